@@ -32,6 +32,7 @@ _VERBS: Final = {
     "services": ("client_commands", "List the services, their methods and routes, and which are up."),
     "queues": ("client_commands", "List the queues in figures."),
     "top": ("top_command", "Watch the services, their queues and the newest tasks, live."),
+    "page": ("operator_commands", "Print a link that signs an operator in to the gateway's page, once."),
     "pause": ("operator_commands", "Have no more calls of a queue started."),
     "resume": ("operator_commands", "Have the calls of a paused queue started again."),
     "tasks": ("task_commands", "List the calls of a queue, by state, method and age."),

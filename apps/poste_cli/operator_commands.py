@@ -1,4 +1,4 @@
-"""The operators' verbs for queues and services: pause, resume, register, forget. Over the gateway's REST only."""
+"""The operators' verbs for queues, services and the page: pause, resume, register, forget, page. Over REST only."""
 
 from __future__ import annotations
 
@@ -93,6 +93,25 @@ def forget(service: str, token: str | None, url: str, as_json: bool, *, even_wit
             printing.line(f"  {replicas} registered lately: what lives of them brings it back within 10 s")
         if gone.shipped:
             printing.line("  the catalogue file names it: it comes back when a middleware starts with that file")
+        return OK
+
+    asking.ask(url, work, as_json=as_json, operator_token=token)
+
+
+@click.command()
+@gateway_options.operator_options
+def page(token: str | None, url: str, as_json: bool) -> None:
+    """Print a link to the gateway's page that signs in who opens it first, within 10 minutes.
+
+    It has a code in it, and neither key nor token. The page stays signed in for 12 hours.
+    """
+
+    async def work(client: Client) -> int:
+        link = await client.page_link()
+        if as_json:
+            printing.compact({"link": link})
+        else:
+            printing.line(link)
         return OK
 
     asking.ask(url, work, as_json=as_json, operator_token=token)

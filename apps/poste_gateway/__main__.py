@@ -70,15 +70,16 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
             certificate can't be had, or the audit log not be written to.
     """
     certificate = _certificate(settings)
-    ids = id_keys.load(settings.id_key_file)
+    ids, sessions = id_keys.load(settings.id_key_file)
     keys = None if settings.client_keys_file is None else ClientKeys(settings.client_keys_file)
     token = settings.operator_token_file
     operator_token = None if token is None else secret_files.operator_token(token)
-    door = Door(keys, operator_token, anonymous=settings.anonymous_calls)
+    door = Door(keys, operator_token, sessions, anonymous=settings.anonymous_calls)
     audit = AuditLog(settings.audit_file)
     async with (
         asyncio.TaskGroup() as duties,
         _Gateway(settings, ids, keys=keys, door=door, audit=audit, duties=duties) as gateway,
+        lifecycle.side_tasks(id_keys.keep(settings.id_key_file, ids, sessions)),
     ):
         await gateway.catalogue.begun(_BEGIN_SECONDS)
         async with (
@@ -117,7 +118,6 @@ class _Gateway:
     ) -> None:
         self._duties = duties
         self._keys = keys
-        self._ids, self._id_key_file = ids, settings.id_key_file
         self.draining, self.stopping = asyncio.Event(), asyncio.Event()
         self.capacity = _capacity(settings)
         self._credentials = credentials = Credentials.of(settings)
@@ -174,7 +174,6 @@ class _Gateway:
         self._following_mom = self._duties.create_task(self._mom.run())
         ending = self._open_streams.end_with(self.stopping, self._grace_seconds)
         duties = [self.catalogue.follow(), self.broadcaster.run(), self._clock.keep(), ending]
-        duties.append(id_keys.keep(self._id_key_file, self._ids))
         if self._deliverer is not None:
             duties.append(self._deliverer.run())
         if self._keys is not None:

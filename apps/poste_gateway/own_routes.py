@@ -103,6 +103,8 @@ class OwnRoutes:
             f"{PAGE}/": {"GET": pages.elsewhere},
             PAGE: {"GET": pages.index},
             f"{PAGE}/events": {"GET": pages.events},
+            f"{PAGE}/session": {"POST": pages.signing_in.begin, "DELETE": pages.signing_in.end},
+            f"{PAGE}/codes": {"POST": pages.signing_in.make_code},
             DOCS_PATH: {"GET": pages.docs},
             f"{DOCS_PATH}/": {"GET": pages.elsewhere},
         }

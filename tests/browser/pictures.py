@@ -65,7 +65,8 @@ async def picture_page(browser: Browser, url: str, file: Path, **options: Any) -
     """Make a picture of the page."""
     context = await browser.new_context(**{"viewport": _PAGE, **options})
     page = await context.new_page()
-    await page.goto(f"{url}/ui#token={TOKEN}")
+    async with Client(url, operator_token=TOKEN) as client:
+        await page.goto(await client.page_link())
     await page.wait_for_timeout(1000 * _SECONDS)
     await page.screenshot(path=file)
     await context.close()

@@ -17,8 +17,8 @@ async def test_who_has_a_key_gets_in(tmp_path):
         page = sight.page
         await page.goto(f"{stage.gateway.url}/ui")
         await expect(page.locator("#operator-why")).to_contain_text("has a key")
-        await page.locator("#token").fill(looks["Authorization"].removeprefix("Bearer "))
-        await page.locator("#token").press("Enter")
+        await page.locator("#key").fill(looks["Authorization"].removeprefix("Bearer "))
+        await page.locator("#key").press("Enter")
         await expect(page.locator("#connection")).to_have_text("live")
         await expect(page.locator("#operator-form")).to_be_hidden()
         # A page that is opened anew has none.

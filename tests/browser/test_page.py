@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import socket
@@ -364,7 +365,7 @@ async def test_it_is_readable_for_everybody(office, scheme, width):
     assert (paper == "rgb(17, 20, 27)") == (scheme == "dark")
 
 
-async def test_the_token_lets_an_operator_in(tmp_path):
+async def test_an_operator_signs_in_and_out(tmp_path):
     """Operators could do nothing on the page; or would leave their token behind in the browser."""
     secret = secret_file(tmp_path / "token", "let me in, for I am an operator")
     async with deployed(tmp_path, SUM, gateway_settings={"operator_token_file": secret}) as office:
@@ -376,29 +377,64 @@ async def test_the_token_lets_an_operator_in(tmp_path):
             hidden = [
                 await page.locator(part).is_visible() for part in ("#tasks", "#dead", f"[aria-label='Pause {SUM}']")
             ]
-            await page.get_by_label("Operators' token").fill("let us in, for we are many")
+            await page.get_by_label("Key, or operators' token").fill("let us in, for we are many")
             await page.keyboard.press("Enter")
-            await expect(page.get_by_role("alert")).to_have_text("The operators' token is wrong.")
+            await expect(page.get_by_role("alert")).to_have_text("This gateway does not know the key.")
             await expect(page.locator("#connection")).to_have_text("live")
-            await page.get_by_label("Operators' token").fill("let me in, for I am an operator")
+            await page.get_by_label("Key, or operators' token").fill("let me in, for I am an operator")
             await page.keyboard.press("Enter")
             await expect(page.locator("#tasks-list > li")).to_have_count(1)
             await page.get_by_role("button", name=f"Pause {SUM}").click()
             await expect(page.get_by_role("button", name=f"Resume {SUM}")).to_be_visible()
-            kept = await page.evaluate("[localStorage.length, document.cookie, location.href]")
+            await expect(page.locator("#operator-why")).to_have_text("Signed in as operators.")
+            kept = await page.evaluate("[localStorage.length, sessionStorage.length, document.cookie, location.href]")
             await page.reload()
             await expect(page.locator("#tasks-list > li")).to_have_count(1)
-            await page.get_by_role("button", name="Forget the token").click()
+            (cookie,) = await page.context.cookies()
+            await page.get_by_role("button", name="Sign out").click()
             await expect(page.locator("#tasks")).to_be_hidden()
-            left = await page.evaluate("sessionStorage.length")
+            left = await page.context.cookies()
             # A browser logs each answer that is an error.
             told, sight.complaints = sight.complaints, []
 
     assert hidden == [False, False, False]
-    assert kept == [0, "", f"{office.url}/ui"]
-    assert left == 0
+    assert kept == [0, 0, "", f"{office.url}/ui"]
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    assert left == []
     assert len(told) == 1
     assert "401" in told[0]
+
+
+async def test_no_other_origin_acts_as_who_signed_in(office):
+    """A page on another port of the host, which gets the host's cookies, would pause queues, or read tasks."""
+    evil = await asyncio.start_server(_blank, "127.0.0.1", 0)
+    port, place = evil.sockets[0].getsockname()[1], f"{office.url}/v1/queues/{SUM}/pause"
+    async with evil, browsing(office) as sight:
+        await expect(sight.page.locator("#operator-why")).to_have_text("Signed in as operators.")
+        shown = sight.page.url
+        other = await sight.page.context.new_page()
+        await other.goto(f"http://127.0.0.1:{port}/")
+        async with other.expect_response(place) as fetched:
+            asked = "{method: 'POST', mode: 'no-cors', credentials: 'include'}"
+            await other.evaluate(f"fetch('{place}', {asked}).then(() => 0, () => 0)")
+        by_fetch = await fetched.value
+        async with other.expect_response(place) as posted:
+            await other.set_content(f"<form method=post action='{place}'></form>")
+            await other.evaluate("document.forms[0].submit()")
+        by_form = await posted.value
+
+    assert shown == f"{office.url}/ui"
+    # A host's other ports are the same site to a browser: it sends the cookie, and it is refused. Without it: 401.
+    assert [by_fetch.status, by_form.status] == [403, 403]
+    assert (await office.figures(SUM))["paused"] is False
+
+
+async def _blank(reader, writer):
+    """Answer a request with an empty page."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<!doctype html>")
+    await writer.drain()
+    writer.close()
 
 
 async def test_a_gateway_that_was_away_is_followed_again(office):

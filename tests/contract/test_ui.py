@@ -144,7 +144,7 @@ async def test_the_stream_tells_what_happens(tmp_path):
         await stage.shops[0].server.stop(None)
         look = await stream.light("away")
 
-    assert hello == ("hello", {"operator": True, "needs": None})
+    assert hello == ("hello", {"operator": True, "needs": None, "signedIn": None})
     assert past[0] == "past"
     (service,) = look["services"]
     assert (service["name"], service["replicas"]["ready"]) == (shop.NAME, 0)
@@ -212,7 +212,7 @@ async def test_guests_see_figures_only(tmp_path):
             look = await stream.look()
         page = await stage.gateway.get("/ui")
 
-    assert hello == ("hello", {"operator": False, "needs": "credentials-needed"})
+    assert hello == ("hello", {"operator": False, "needs": "credentials-needed", "signedIn": None})
     assert "tasks" not in look
     assert page.status == 200
 
@@ -224,7 +224,7 @@ async def test_an_operator_shows_the_token(tmp_path):
             hello = await stream.event()
         wrong = await stage.gateway.get("/ui/events", Authorization="Bearer other")
 
-    assert hello == ("hello", {"operator": True, "needs": None})
+    assert hello == ("hello", {"operator": True, "needs": None, "signedIn": None})
     assert (wrong.status, wrong.body["type"]) == (401, "/problems/credentials-needed")
 
 
@@ -253,7 +253,7 @@ async def test_only_so_many_may_watch(tmp_path):
 
     assert (refused.status, refused.body["type"]) == (503, "/problems/too-many-watchers")
     assert refused.headers["Retry-After"] == "1"
-    assert first == ("hello", {"operator": True, "needs": None})
+    assert first == ("hello", {"operator": True, "needs": None, "signedIn": None})
 
 
 async def test_the_stop_ends_the_stream(tmp_path):

@@ -94,7 +94,7 @@ def test_every_header() -> None:
     named = {str(value) for name, value in vars(hdrs).items() if isinstance(value, str) and not name.startswith("_")}
     known = named - hdrs.METH_ALL - {"*"} | {"ETag"}
     own = re.compile(
-        r"(Poste|X|Cross|Referrer|Content|Preference|Connect|Last|Idempot\w+)-[A-Za-z-]+|Grpc-(Timeout|Encoding)|Prefer"
+        r"(Poste|X|Cross|Sec|Referrer|Content|Preference|Connect|Last|Idempot\w+)-[A-Za-z-]+|Grpc-(Timeout|Encoding)|Prefer"
         r"|RateLimit(-Policy)?",
         re.ASCII,
     )

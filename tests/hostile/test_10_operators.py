@@ -101,16 +101,19 @@ def test_where_no_poste_up_runs_the_command_says_so(tmp_path):
     assert (done.returncode, "no `poste up` runs in" in done.stderr) == (2, True)
 
 
-def test_the_link_to_the_page_has_the_token_on_a_terminal_only(running, tmp_path):
-    """An operator would have to search for it; or it would stand in the log of whatever started `poste up`."""
-    secret = (running.data / "operator.token").read_text().strip()
+def test_the_link_to_the_page_has_a_code_on_a_terminal_only_and_the_token_never(running, tmp_path):
+    """An operator would have to search for it; or what opens the page would stand in a log, or a browser's history."""
     with on_terminal(
         *("up", "--data", str(tmp_path / "data"), "--port", "0", "--without", "subtraction"),
         *("--without", "multiplication", "--without", "sum"),
         columns=200,
     ) as terminal:
         text = terminal.until("or in a terminal")
-    (token,) = re.findall(r"/ui#token=([\w-]+)", text)
+        ((gateway, code),) = re.findall(r"(http://localhost:\d+)/ui#code=([\w-]+)", text)
+        tries = [http("POST", f"{gateway}/ui/session", {"code": code}, Origin=gateway).status for _ in range(2)]
+        again = poste("page", "--data", str(tmp_path / "data")).stdout
 
-    assert secret not in running.text
-    assert token == (tmp_path / "data" / "operator.token").read_text().strip()
+    assert "/ui#code=" not in running.text
+    assert (tmp_path / "data" / "operator.token").read_text().strip() not in text
+    assert tries == [200, 401]
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/ui#code=[\w-]+\n", again)

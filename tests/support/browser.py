@@ -6,10 +6,10 @@ import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
+from poste.client import Client
 from support.deployment import Deployment
 from support.operating import TOKEN
 
@@ -39,8 +39,12 @@ class Sight:
             self.complaints.append(message.text)
 
     async def begin(self, token: str = TOKEN) -> None:
-        """Open the page, as an operator: by a link that has the token."""
-        await self.page.goto(f"{self.url}/ui" + (f"#token={quote(token)}" if token else ""))
+        """Open the page, as an operator: by a link that signs in."""
+        link = f"{self.url}/ui"
+        if token:
+            async with Client(self.url, operator_token=token) as client:
+                link = await client.page_link()
+        await self.page.goto(link)
         await expect(self.page.locator("#connection")).to_have_text("live")
 
     def card(self, service: str) -> Any:

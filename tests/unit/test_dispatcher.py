@@ -10,8 +10,10 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from support import shop
 
+from poste.domain import id_keys
 from poste.rpc.catalogue import describe
 from poste_gateway.access.audit import AuditLog
+from poste_gateway.access.sessions import Sessions
 from poste_gateway.catalogue.route_table import RouteTable
 from poste_gateway.dispatcher import Dispatcher
 from poste_gateway.http.door import Door
@@ -57,7 +59,7 @@ async def test_a_path_is_looked_up_once(path: str, status: int, allow: str | Non
     dispatcher = Dispatcher(
         call_services,
         own_routes,
-        door=Door(None, None, anonymous=False),
+        door=Door(None, None, Sessions(id_keys.read(b"k" * 32)), anonymous=False),
         audit=AuditLog(None),
         cors_origins=("https://app.example",),
         draining=asyncio.Event(),

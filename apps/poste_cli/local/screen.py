@@ -20,6 +20,7 @@ from poste_cli.local.parts import Plan
 
 #: What to do next in another terminal, and by which verb.
 _NEXT: Final = {
+    "the same again, signed in": "page",
     "or in a terminal": "top",
     "take a service away": "stop sum",
     "bring it back": "start sum",
@@ -81,20 +82,19 @@ class Screen:
         if passed_over:
             self.line((f"not taken from the environment: {', '.join(passed_over)}", "yellow"))
 
-    def ready(self, plan: Plan, data: Path, token: str) -> None:
+    def ready(self, plan: Plan, data: Path, page: str) -> None:
         """Print that all is ready, and what to try.
 
         Args:
             plan: The parts.
             data: The data folder.
-            token: The operators' token. It is shown on a terminal only: a file with the output must not have it.
+            page: Where the page is.
         """
         self.line(("ready", "bold green"))
         host = plan.gateway.replace("http://127.0.0.1", "localhost")
         for sample in SAMPLES.values():
             self.line((f"""  curl --json '{{"a": 2, "b": 3}}' {host}{sample.route}""", "cyan"))
-        page = f"http://{host}/ui" + (f"#token={token}" if self.alive else "")
-        self.line(("  all of it, live: ", ""), (page, "cyan"))
+        self.line(("  all of it, live: ", ""), (page.replace(plan.gateway, f"http://{host}"), "cyan"))
         # Where the other terminal is, most likely, it is found without.
         folder = "" if data == DEFAULT.absolute() else f" --data {shlex.quote(str(data))}"
         for what, verb in _NEXT.items():

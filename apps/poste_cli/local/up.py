@@ -93,7 +93,7 @@ async def _run(options: Options, screen: Screen) -> None:
         await supervisor.until(lambda: stop.is_set() or supervisor.broken or supervisor.all_ready)
         broken = supervisor.broken
         if not stop.is_set() and broken is None:
-            screen.ready(plan, local.data, local.operator_token)
+            screen.ready(plan, local.data, await _page(plan.gateway, local.operator_token, screen))
             duties = [asyncio.create_task(_follow(plan.gateway, local.operator_token, screen))]
             for target in options.services:
                 gateway = Client(plan.gateway, operator_token=local.operator_token)
@@ -107,6 +107,15 @@ async def _run(options: Options, screen: Screen) -> None:
     if broken is not None:
         raise StartError(broken)
     screen.line(("stopped", "dim"))
+
+
+async def _page(gateway: str, token: str, screen: Screen) -> str:
+    """Return where the page is; on a terminal by a link that signs in, which a file with the output must not have."""
+    if screen.alive:
+        async with Client(gateway, operator_token=token) as client:
+            with contextlib.suppress(ClientError):
+                return await client.page_link()
+    return f"{gateway}/ui"
 
 
 async def _follow(gateway: str, token: str, screen: Screen) -> None:

@@ -23,6 +23,9 @@ DOORS: Final[Mapping[str, Mapping[str, Role | None]]] = {
     **dict.fromkeys(("/", "/livez", "/readyz", "/problems/*", "/ui", "/ui/", "/ui/*", "/docs", "/docs/"), _OPEN),
     # Tasks on it are for those who have the role `look`, besides.
     "/ui/events": _READ,
+    # Who gives a key there shows it by that; and who signs out needs none.
+    "/ui/session": {"POST": None, "DELETE": None},
+    "/ui/codes": {"POST": Role.LOOK},
     "/openapi.json": _READ,
     "/v1/services": {**_READ, **_CATALOGUE},
     "/v1/services/*/methods/*": _READ,

@@ -1,8 +1,8 @@
 """The door: whoever's request it is, and whether that one may do what it asks for. Every request comes through here.
 
-Who has a key sends it as a bearer token (RFC 6750). A request's address proves nothing: behind a proxy on the gateway's
-host all requests come from loopback. A gateway that was given no keys asks none of its clients for one; the operators'
-token makes an operator there, too.
+Who has a key sends it as a bearer token (RFC 6750); the page gives it once, and shows its session from then on. A
+request's address proves nothing: behind a proxy on the gateway's host all requests come from loopback. A gateway that
+was given no keys asks none of its clients for one; the operators' token makes an operator there, too.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from multidict import istr
 from poste.runtime import metrics
 from poste_gateway.access.client_keys import ClientKeys, digest
 from poste_gateway.access.identity import ANONYMOUS, ANYONE, OPERATING, OPERATOR, Identity, Role
+from poste_gateway.access.sessions import Sessions
+from poste_gateway.http import session_cookie
 from poste_gateway.http.problem_types import CREDENTIALS_NEEDED, NOT_ALLOWED, OPERATORS_ONLY, RATE_LIMITED
 from poste_gateway.http.problems import Problem
 
 AUTHORIZATION: Final = istr("Authorization")
 _SCHEME: Final = "bearer"
+_CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
 #: So many headers are remembered.
 _MOST_KNOWN: Final = 1000
 
@@ -32,17 +35,21 @@ class Door:
         closed: Clients need a key, or are told from those who have one; else only operators are.
     """
 
-    def __init__(self, keys: ClientKeys | None, operator_token: bytes | None, *, anonymous: bool) -> None:
+    def __init__(
+        self, keys: ClientKeys | None, operator_token: bytes | None, sessions: Sessions, *, anonymous: bool
+    ) -> None:
         """Take what lets requests in.
 
         Args:
             keys: The clients' keys; None if clients need none.
             operator_token: The operators' token; None if there is none.
+            sessions: The page's.
             anonymous: Who shows no key is let in as well, to call and to read.
         """
         self.closed = keys is not None
         self._keys = keys
         self._operators = None if operator_token is None else digest(operator_token)
+        self._sessions = sessions
         self._anonymous = anonymous
         #: Whose each header is that was let in, and of which keys: a client sends the same one each time.
         self._known: dict[str, Identity] = {}
@@ -80,7 +87,7 @@ class Door:
         if identity.name:
             raise Problem(NOT_ALLOWED, f"This key does not have the role `{role}`.")
         if self._operators is None and not self.closed:
-            raise Problem(OPERATORS_ONLY, "This gateway was given no operators' token (POSTE_OPERATOR_TOKEN_FILE).")
+            raise _no_operators()
         raise _unknown(role)
 
     def _identify(self, request: web.BaseRequest, role: Role) -> Identity:
@@ -93,10 +100,12 @@ class Door:
             return known
         given = _key_in(header)
         if given is None:
+            if asked and (of_session := self.of_session(request)) is not None:
+                return of_session
             if self.closed and not self._anonymous:
                 raise _unknown(role)
             return ANONYMOUS if self.closed else ANYONE
-        identity = self._find(given)
+        identity = self._find(digest(given))
         if identity is None:
             metrics.credentials_wrong_total.inc()
             raise _unknown(role)
@@ -105,15 +114,54 @@ class Door:
         self._known[header] = identity
         return identity
 
-    def _find(self, key: bytes) -> Identity | None:
-        """Return whose a key is; None if it is no one's.
+    def _find(self, hashed: str) -> Identity | None:
+        """Return whose the key of a digest is; None if it is no one's.
 
-        It is its digest that is looked up and compared: how long that takes says nothing about other keys.
+        It is digests that are looked up and compared: how long that takes says nothing about other keys.
         """
-        hashed = digest(key)
         if self._operators is not None and hmac.compare_digest(hashed, self._operators):
             return OPERATOR
         return None if self._keys is None else self._keys.identities.get(hashed)
+
+    def of_session(self, request: web.BaseRequest) -> Identity | None:
+        """Return whose session a request shows; None if it shows none, one that is over, or one of a revoked key.
+
+        Raises:
+            Problem: It is not the gateway's own page that shows it.
+        """
+        session = session_cookie.read(request)
+        hashed = None if session is None else self._sessions.read(session)
+        identity = None if hashed is None else self._find(hashed)
+        if identity is not None:
+            session_cookie.check_own(request)
+        return identity
+
+    def begin_session(self, *, key: str = "", code: str = "") -> tuple[Identity, str]:
+        """Return whose a key, or a code, is, and a session for that one.
+
+        Raises:
+            Problem: It is no one's.
+        """
+        if self._operators is None and not self.closed:
+            raise _no_operators()
+        hashed = digest(key.encode(errors="surrogatepass")) if key else self._sessions.redeem(code)
+        identity = None if hashed is None else self._find(hashed)
+        if hashed is None or identity is None:
+            metrics.credentials_wrong_total.inc()
+            detail = "This gateway does not know the key." if key else "The code is over, or was used: get another one."
+            raise Problem(CREDENTIALS_NEEDED, detail, headers=_CHALLENGE)
+        return identity, self._sessions.begin(hashed)
+
+    def make_code(self, request: web.BaseRequest) -> str:
+        """Return a code that begins a session for who has the key that a request brings.
+
+        Raises:
+            Problem: It brings none: a session begins no others, or it would never end.
+        """
+        key = _key_in(request.headers.get(AUTHORIZATION, ""))
+        if key is None:
+            raise _unknown(Role.LOOK)
+        return self._sessions.code(digest(key))
 
 
 def check_call(identity: Identity, service: str, method: str) -> None:
@@ -144,10 +192,14 @@ def names_key(request: web.BaseRequest) -> bool:
     return _key_in(request.headers.get(AUTHORIZATION, "")) is not None
 
 
+def _no_operators() -> Problem:
+    return Problem(OPERATORS_ONLY, "This gateway was given no operators' token (POSTE_OPERATOR_TOKEN_FILE).")
+
+
 def _unknown(role: Role) -> Problem:
     which = "the operators' token, or an operator's key" if role in OPERATING else "a key that this gateway knows"
     detail = f"The header Authorization must be Bearer and {which}."
-    return Problem(CREDENTIALS_NEEDED, detail, headers={"WWW-Authenticate": "Bearer"})
+    return Problem(CREDENTIALS_NEEDED, detail, headers=_CHALLENGE)
 
 
 def _key_in(header: str) -> bytes | None:

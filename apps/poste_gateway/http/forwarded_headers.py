@@ -14,6 +14,7 @@ from aiohttp import web
 
 from poste.domain import carried
 from poste_gateway.access.identity import Identity
+from poste_gateway.http import session_cookie
 from poste_gateway.http.problem_types import INVALID_REQUEST
 from poste_gateway.http.problems import Problem, invalid
 
@@ -22,6 +23,8 @@ PREFIX: Final = "Grpc-Metadata-"
 _SENT: Final = PREFIX.lower()
 #: It names the addresses on the whole way of a request: each hop adds one.
 _WAY: Final = "x-forwarded-for"
+#: It may have a session of the gateway's page.
+_COOKIES: Final = "cookie"
 #: How the line of a client's key begins.
 _KEY: Final = "authorization: "
 #: Stands in a line for the client's address, which no header has.
@@ -113,6 +116,8 @@ class ForwardedHeaders:
                 self._idle.add(name)
             return ""
         shown = value.decode("latin-1")
+        if spelt == _COOKIES and not (shown := session_cookie.without(shown)):
+            return ""
         if carried.is_value(key, shown):
             return f"{key}: {shown}{_CLIENT if key == _WAY else ''}\n"
         if not (spelt.startswith(_SENT) or (self._own_names and key.endswith("-bin"))):

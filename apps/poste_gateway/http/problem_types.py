@@ -313,6 +313,15 @@ NOT_ALLOWED: Final = ProblemType(
     "The key is not for this",
     "This gateway knows the key, and it has not the role that this needs, or is not for this method. Nothing was done.",
 )
+CROSS_ORIGIN: Final = ProblemType(
+    "cross-origin",
+    HTTPStatus.FORBIDDEN,
+    Code.PERMISSION_DENIED,
+    "The request is not of the gateway's own page",
+    "The page's session is for the page alone: a request that shows it must be of this origin, and the browser must "
+    "say so (`Sec-Fetch-Site`, or `Origin` with the same host and port as `Host`). A program shows its key instead, in "
+    "the header `Authorization`. Nothing was done.",
+)
 RATE_LIMITED: Final = ProblemType(
     "rate-limited",
     HTTPStatus.TOO_MANY_REQUESTS,
@@ -445,6 +454,7 @@ PROBLEM_TYPES: Final = {
         OPERATORS_ONLY,
         CREDENTIALS_NEEDED,
         NOT_ALLOWED,
+        CROSS_ORIGIN,
         RATE_LIMITED,
         TOO_MANY_WATCHERS,
         GATEWAY_BUSY,

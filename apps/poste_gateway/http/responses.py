@@ -24,7 +24,7 @@ TEXT: Final = "text/plain; charset=utf-8"
 #: Headers of responses that must not be cached.
 NO_STORE: Final = {"Cache-Control": "no-store"}
 #: Headers of responses whose body a service made: a browser runs its scripts without access to this origin, where the
-#: page keeps the operators' token.
+#: page acts for who signed in.
 SANDBOX: Final = {"Content-Security-Policy": "sandbox allow-downloads allow-forms allow-popups allow-scripts"}
 #: No browser may guess the type of an answer.
 _GUESSING: Final = "X-Content-Type-Options"

@@ -20,6 +20,7 @@ from poste_gateway.http.responses import Response
 from poste_gateway.ui.broadcaster import Broadcaster
 from poste_gateway.ui.events import EventStream
 from poste_gateway.ui.files import DOCS, INDEX, Files
+from poste_gateway.ui.signing_in import SigningIn
 
 ROOT: Final = "/ui"
 #: The page on which people read the OpenAPI document, and try it.
@@ -27,9 +28,14 @@ DOCS_PATH: Final = "/docs"
 
 
 class Pages:
-    """Answers everything below `/ui`, and `/docs`."""
+    """Answers everything below `/ui`, and `/docs`.
+
+    Attributes:
+        signing_in: Answers who signs in or out.
+    """
 
     def __init__(self, broadcaster: Broadcaster, door: Door) -> None:
+        self.signing_in = SigningIn(door)
         self._broadcaster = broadcaster
         self._door = door
         self._files = Files()
@@ -58,7 +64,9 @@ class Pages:
         why = self._why_guest(request)
         if self._broadcaster.full(operator=why is None):
             raise Problem(TOO_MANY_WATCHERS, "No further page can be served now.", headers=RETRY_AFTER)
-        hello: dict[str, Any] = {"operator": why is None, "needs": why}
+        of_session = self._door.of_session(request)
+        signed_in = None if of_session is None else of_session.name
+        hello: dict[str, Any] = {"operator": why is None, "needs": why, "signedIn": signed_in}
         may_watch = functools.partial(self._may_watch, request, Role.READ if why else Role.LOOK)
         return EventStream(self._broadcaster, operator=why is None, hello=hello, may_watch=may_watch)
 

@@ -463,6 +463,11 @@ class Client:
         reply = await self._operate("POST", f"/v1/services/{quote(service, safe='')}/forget{query}")
         return self._read(Forgotten.read, reply.document)
 
+    async def page_link(self) -> str:
+        """Return a link to the gateway's page that signs in who opens it first, as an operator, within 10 minutes."""
+        reply = await self._operate("POST", "/ui/codes")
+        return self._read(lambda answer: f"{self.url}/ui#code={answer['code']}", reply.document)
+
     async def _operate_queue(self, queue: str, verb: str) -> Queue:
         reply = await self._operate("POST", f"/v1/queues/{quote(queue, safe='')}/{verb}")
         return self._read_all(Queue.read, reply.document, "queues")[0]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import secrets
 from typing import Final, NamedTuple
 
@@ -90,6 +91,13 @@ def without_old(keys: IdKeys, *, now_ms: int) -> IdKeys:
     afterwards = [one.since_ms for one in keys.keys[1:]]
     old = sum(since_ms + _KEPT_MS <= now_ms for since_ms in afterwards)
     return keys._replace(keys=keys.keys[old:])
+
+
+def times(keys: IdKeys) -> list[tuple[IdKey, int, float]]:
+    """Return each with the times from which and until which it signs, in milliseconds since the epoch."""
+    since = [0, *(one.since_ms for one in keys.keys[1:])]
+    until = [*(one - 1 for one in since[1:]), math.inf]
+    return [*zip(keys.keys, since, until, strict=True)]
 
 
 def _checked(keys: IdKeys) -> IdKeys:

@@ -23,7 +23,6 @@ import binascii
 import functools
 import hashlib
 import hmac
-import math
 import os
 import struct
 import time
@@ -121,11 +120,9 @@ class TaskIds:
         """
         if keys.base != self._base:
             raise ValueError("the keys that sign task ids are another Poste's")
-        since = [0, *(one.since_ms for one in keys.keys[1:])]
-        until = [*(one - 1 for one in since[1:]), math.inf]
         self._signers = {
             key.number: _Signer(key.number, hmac.new(key.secret, digestmod="sha256"), first, last)
-            for key, first, last in zip(keys.keys, since, until, strict=True)
+            for key, first, last in id_keys.times(keys)
         }
         self._newest = self._signers[keys.keys[-1].number]
 

@@ -11,6 +11,7 @@ from support.deployment import SUM
 from bench import counted
 from bench.counted.connections import Connections
 from calculator.v1 import sum_pb2
+from poste.domain import id_keys
 from poste.domain.task_id import TaskIds
 from poste.upstream.link import Link
 from poste.upstream.replica import Replica
@@ -18,6 +19,7 @@ from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import link_service_pb2 as pb
 from poste_gateway.access.audit import AuditLog
 from poste_gateway.access.client_keys import ClientKeys
+from poste_gateway.access.sessions import Sessions
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.offload import Offload
 from poste_gateway.catalogue.route_table import RouteTable
@@ -91,7 +93,7 @@ def server(pool: ReplicaPool, enqueuer: Any = None, keys: ClientKeys | None = No
     dispatcher = Dispatcher(
         call_services,
         own_routes,
-        door=Door(keys, None, anonymous=False),
+        door=Door(keys, None, Sessions(id_keys.read(b"k" * 32)), anonymous=False),
         audit=AuditLog(None),
         cors_origins=(),
         draining=asyncio.Event(),

@@ -1,36 +1,30 @@
-// Asks the gateway for what is not in the stream: what operators do, what is dead, a task's life.
-
-const KEY = "poste.operators-token";
-
-/** The operators' token, while this tab is open; empty if none was given. */
-export const token = {
-  get: () => sessionStorage.getItem(KEY) ?? "",
-  set: (text) => sessionStorage.setItem(KEY, text),
-  forget: () => sessionStorage.removeItem(KEY),
-};
-
-/** What shows that this tab is an operator's. */
-export function credentials() {
-  const text = token.get();
-  return text ? { Authorization: `Bearer ${text}` } : {};
-}
+// Asks the gateway for what is not in the stream: what operators do, what is dead, a task's life; and signs in and out.
 
 /** The gateway said no, or nothing; the message is for people. */
 export class Refused extends Error {}
 
-/** Sends one request, and returns the JSON of its answer. */
-export async function ask(verb, path) {
+/**
+ * Sends one request, and returns the JSON of its answer, null if it has none. The browser shows by a cookie, which no
+ * script can read, whose session this is.
+ */
+export async function ask(verb, path, body) {
   let response;
   let document;
   try {
-    response = await fetch(path, { method: verb, headers: credentials(), cache: "no-store" });
-    document = await response.json();
+    response = await fetch(path, { method: verb, body: body && JSON.stringify(body), cache: "no-store" });
+    document = JSON.parse((await response.text()) || "null");
   } catch {
     throw new Refused("The gateway does not answer.");
   }
   if (!response.ok) throw new Refused(document.detail ?? document.title ?? `HTTP ${response.status}`);
   return document;
 }
+
+/** Begins a session: with a key or the operators' token, `{ key }`, or with the code of a link, `{ code }`. */
+export const signIn = (given) => ask("POST", "ui/session", given);
+
+/** Ends it in this browser. */
+export const signOut = () => ask("DELETE", "ui/session");
 
 /** The path of a queue, or of something behind it. */
 export function queue(name, rest) {

@@ -5,7 +5,7 @@
 const MOST = 30;
 // Of so many the methods are listed at once, of more the services.
 const FEW = 5;
-import { credentials, token } from "./api.js";
+import { signIn } from "./api.js";
 
 const find = (id) => document.getElementById(id);
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -16,7 +16,7 @@ function note(text) {
 }
 
 async function catalogued() {
-  const answer = await fetch("v1/services", { headers: credentials() });
+  const answer = await fetch("v1/services");
   const told = await answer.json();
   if (answer.status === 401) find("locked").hidden = false;
   if (!answer.ok) throw new Error(told.detail ?? told.title);
@@ -48,10 +48,6 @@ function show(name, listed) {
     defaultModelsExpandDepth: -1,
     displayRequestDuration: true,
     tryItOutEnabled: true,
-    requestInterceptor(request) {
-      request.headers = { ...credentials(), ...request.headers };
-      return request;
-    },
   });
 }
 
@@ -59,9 +55,13 @@ const colour = () => document.documentElement.classList.toggle("dark-mode", dark
 dark.addEventListener("change", colour);
 colour();
 
-find("locked").addEventListener("submit", (event) => {
+find("locked").addEventListener("submit", async (event) => {
   event.preventDefault();
-  token.set(find("key").value.trim());
+  try {
+    await signIn({ key: find("key").value.trim() });
+  } catch (error) {
+    return note(error.message);
+  }
   location.reload();
 });
 

@@ -1,6 +1,6 @@
 // The page: follows the gateway's stream, and has each part of it shown.
 
-import { token } from "./api.js";
+import { signIn, signOut } from "./api.js";
 import { Dead } from "./dead.js";
 import { announce, say } from "./dom.js";
 import { Finder } from "./finder.js";
@@ -11,37 +11,55 @@ import { Tasks } from "./tasks.js";
 
 const STATES = { live: "live", lost: "connection lost, trying again", connecting: "connecting" };
 const NEEDS = {
-  "credentials-needed": "Tasks, dead letters and pausing are for operators: with their token.",
+  "credentials-needed": "Tasks, dead letters and pausing are for operators, who sign in with their token or their key.",
   "operators-only":
     "Tasks, dead letters and pausing are for operators: once this gateway is given a token for them (POSTE_OPERATOR_TOKEN_FILE).",
 };
 const find = (id) => document.getElementById(id);
 
-// A link brings the token behind its #, which no server is sent, and no log has. It does not stay in the address either.
-function takeToken() {
-  const brought = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (!brought) return false;
-  token.set(brought);
-  window.history.replaceState(null, "", location.pathname + location.search);
-  return true;
-}
+const LOCKED = {
+  locked: "This gateway shows itself to who has a key: with the role read, or an operator's.",
+  forbidden: "The key that you signed in with has not the role read, which this page needs.",
+};
 
 let operator = false;
-takeToken();
 const history = new History();
 const services = new Services(trouble);
 const dead = new Dead((id) => history.open(id), trouble);
 new Finder((id) => history.open(id));
 const tasks = new Tasks((id) => history.open(id));
 
+/** Signs in with what is given; returns whether that went well, and says it if not. */
+async function begin(given) {
+  try {
+    await signIn(given);
+  } catch (error) {
+    trouble(error.message);
+    return false;
+  }
+  trouble("");
+  return true;
+}
+
+// A link brings a code behind its #, which no server is sent, and no log has: it is good once, and soon over. It does not
+// stay in the address either.
+async function takeCode() {
+  const code = new URLSearchParams(location.hash.slice(1)).get("code");
+  if (!code) return false;
+  window.history.replaceState(null, "", location.pathname + location.search);
+  return begin({ code });
+}
+
+await takeCode();
 const stream = new Stream({
   hello(hello) {
     operator = hello.operator;
     history.operator = operator;
-    find("operator").hidden = operator && !token.get();
+    const name = hello.signedIn;
+    find("operator").hidden = operator && !name;
     find("operator-form").hidden = operator || hello.needs !== "credentials-needed";
-    find("operator-forget").hidden = !token.get();
-    say(find("operator-why"), operator ? "This tab has the operators' token until it is closed." : (NEEDS[hello.needs] ?? ""));
+    find("sign-out").hidden = !name;
+    say(find("operator-why"), [name && `Signed in as ${name}.`, NEEDS[hello.needs]].filter(Boolean).join(" "));
   },
   past(past) {
     services.past = past;
@@ -60,14 +78,10 @@ const stream = new Stream({
 });
 
 function state(name) {
-  if (name === "locked") {
+  if (name in LOCKED) {
     find("operator").hidden = find("operator-form").hidden = false;
-    say(find("operator-why"), "This gateway shows itself to who has a key: with the role read, or an operator's.");
-    return;
-  }
-  if (name === "refused") {
-    trouble("The operators' token is wrong.");
-    find("token").focus();
+    find("sign-out").hidden = name === "locked";
+    say(find("operator-why"), LOCKED[name]);
     return;
   }
   const connection = find("connection");
@@ -91,21 +105,27 @@ function missing(there) {
   find("trouble").hidden = there;
 }
 
-find("operator-form").addEventListener("submit", (event) => {
+find("operator-form").addEventListener("submit", async (event) => {
   event.preventDefault();
-  token.set(find("token").value.trim());
-  find("token").value = "";
-  trouble("");
+  const key = find("key").value.trim();
+  find("key").value = "";
+  if (await begin({ key })) {
+    announce("You are signed in.");
+    stream.restart();
+  } else {
+    find("key").focus();
+  }
+});
+
+addEventListener("hashchange", async () => {
+  if (await takeCode()) stream.restart();
+});
+
+find("sign-out").addEventListener("click", async () => {
+  try {
+    await signOut();
+  } catch (error) {
+    return trouble(error.message);
+  }
   stream.restart();
-  announce("The token is tried.");
 });
-
-addEventListener("hashchange", () => {
-  if (takeToken()) stream.restart();
-});
-
-find("operator-forget").addEventListener("click", () => {
-  token.forget();
-  stream.restart();
-});
-

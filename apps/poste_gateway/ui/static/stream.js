@@ -1,6 +1,4 @@
-// Follows the gateway's stream, for ever. By fetch, not EventSource, which can't send the operators' token.
-
-import { credentials, token } from "./api.js";
+// Follows the gateway's stream, for ever. By fetch, not EventSource, which does not tell why the gateway refuses it.
 
 const FIRST_PAUSE = 300;
 const LONGEST_PAUSE = 5000;
@@ -12,13 +10,13 @@ export class Stream {
   #attempt = new AbortController();
   #restarted = false;
 
-  /** @param {object} handlers by the events' names; `state` is called with `live`, `lost` or `refused` */
+  /** @param {object} handlers by the events' names; `state` is called with `live`, `lost`, `locked` or `forbidden` */
   constructor(handlers) {
     this.#handlers = handlers;
     this.#run();
   }
 
-  /** Connects anew, as an operator or a guest as the tab is now. */
+  /** Connects anew, as an operator or a guest as the browser is now. */
   restart() {
     this.#restarted = true;
     this.#attempt.abort();
@@ -46,19 +44,9 @@ export class Stream {
   async #follow(begun) {
     const watchdog = new Watchdog(() => this.#attempt.abort());
     try {
-      const response = await fetch("ui/events", {
-        headers: credentials(),
-        cache: "no-store",
-        signal: this.#attempt.signal,
-      });
-      if ((response.status === 401 || response.status === 403) && token.get()) {
-        token.forget();
-        this.#handlers.state("refused");
-        // As a guest, at once. A guest who is refused (a proxy's session is over) waits like anybody else.
-        this.restart();
-        return;
-      }
+      const response = await fetch("ui/events", { cache: "no-store", signal: this.#attempt.signal });
       if (response.status === 401) this.#handlers.state("locked");
+      if (response.status === 403) this.#handlers.state("forbidden");
       if (!response.ok) return;
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";
