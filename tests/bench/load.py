@@ -41,6 +41,7 @@ class Plan:
         statuses: What an answer may have; the body of a 200 must be the sum.
         follow: A 202's task is asked for, waiting for its end; the call is over when the result was seen.
         keyed: Each call has an idempotency key of its own.
+        authorization: The header of that name, if any.
         keep_times: Keep of each call: its connection, begin, end (`time.monotonic`) and status.
     """
 
@@ -53,6 +54,7 @@ class Plan:
     statuses: Sequence[int] = (200,)
     follow: bool = False
     keyed: bool = False
+    authorization: str = ""
     keep_times: bool = False
 
 
@@ -134,8 +136,10 @@ class Connection(asyncio.Protocol):
         operand = number + 0.5
         plan = load.plan
         body = b'{"a": %s, "b": 1}' % str(operand).encode()
-        prefer = f"Prefer: {plan.prefer}\r\n" if plan.prefer else ""
-        head = f"Host: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{prefer}"
+        head = f"Host: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        for name, value in (("Prefer", plan.prefer), ("Authorization", plan.authorization)):
+            if value:
+                head += f"{name}: {value}\r\n"
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._head, self._rest = f"POST {plan.path} HTTP/1.1\r\n{head}".encode(), b"\r\n" + body
         self._key = f"Idempotency-Key: {secrets.token_hex(8)}-%d\r\n".encode() if plan.keyed else b""
