@@ -17,9 +17,9 @@ import grpc
 import grpc.aio
 import pytest
 
-#: How long each turn of a busy loop takes, in seconds.
-_TURN_SECONDS = 0.001
-_CALLERS, _CALLS = 100, 10
+#: How long each turn of a busy loop takes, in seconds: longer than a busy host keeps the server's threads waiting.
+_TURN_SECONDS = 0.004
+_CALLERS, _CALLS = 100, 5
 #: More than a call needs whose events are handled in the turn after they came.
 _MANY_TURNS = 100
 
