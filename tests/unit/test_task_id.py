@@ -154,6 +154,25 @@ def test_ids_outlive_the_key_that_signed_them() -> None:
     assert [ids.read(mint(ids, day * DAY_MS)).create_ms for day in (2, 3, 4)] == [day * DAY_MS for day in (2, 3, 4)]
 
 
+def test_the_id_of_a_dead_letter_is_signed_anew_once_its_key_was_dropped() -> None:
+    """Who repeats its idempotency key after three months would get a 500: its record can't be read."""
+    ids = TaskIds(b"k" * 32)
+    before = ids.read(mint(ids, DAY_MS))
+    both = rotated(2 * DAY_MS, 3 * DAY_MS)
+    ids.renew(both)
+    assert ids.signed_anew(before.text) == before
+
+    ids.renew(both._replace(keys=both.keys[1:]))
+    with pytest.raises(InvalidTaskId):
+        ids.read(before.text)
+    anew = ids.signed_anew(before.text)
+    assert anew._replace(text=before.text) == before
+    assert ids.read(anew.text) == anew
+    for wrong in ("", before.text[:8], "C" + before.text[1:]):
+        with pytest.raises(InvalidTaskId):
+            ids.signed_anew(wrong)
+
+
 def test_gateways_sign_alike_before_the_new_keys_time_and_after() -> None:
     """An id of a gateway that has the new file would be a 404 at one that has the old one still."""
     old, new = TaskIds(b"k" * 32), TaskIds(id_keys.spell(rotated(2 * DAY_MS)))

@@ -26,7 +26,7 @@ def first_id(ids: TaskIds, service: str, known: Known) -> TaskId:
         Problem: Its record is damaged.
     """
     try:
-        return ids.read(with_queue(service, known.id_rest))
+        return ids.signed_anew(with_queue(service, known.id_rest))
     except InvalidTaskId:
         raise Problem(RECORD_LOST, "A call with this key was accepted, and its record can't be read.") from None
 

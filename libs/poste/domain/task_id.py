@@ -227,29 +227,75 @@ class TaskIds:
         Raises:
             InvalidTaskId: It was never issued under these keys, or is not spelled as it was issued.
         """
-        raw = _decode(text)
-        if len(raw) <= _HEAD.size + _SIGNATURE_BYTES:
-            raise InvalidTaskId
-        signer, kind = self._signers.get(raw[0] >> _KIND_BITS), raw[0] & (1 << _KIND_BITS) - 1
-        if signer is None or kind not in (_ACCEPTED, _ACCEPTANCE_UNKNOWN):
+        raw = _decoded(text)
+        signer = self._signers.get(raw[0] >> _KIND_BITS)
+        if signer is None:
             raise InvalidTaskId
         payload, signature = raw[:-_SIGNATURE_BYTES], raw[-_SIGNATURE_BYTES:]
         if not hmac.compare_digest(signature, _signature(signer, payload)):
             raise InvalidTaskId
-        _, random, milliseconds, task_ttl, result_ttl = _HEAD.unpack_from(payload)
-        create_ms = int.from_bytes(milliseconds, "big")
+        task_id = _taken_apart(text, payload)
         # By its own time another key signed it: this one is not secret any more.
-        if not signer.since_ms <= create_ms <= signer.until_ms + LATE_MS:
+        if not signer.since_ms <= task_id.create_ms <= signer.until_ms + LATE_MS:
             raise InvalidTaskId
-        return TaskId(
-            text=text,
-            queue=payload[_HEAD.size :].decode(),
-            key=_encode(random),
-            create_ms=create_ms,
-            task_ttl_seconds=task_ttl,
-            result_ttl_seconds=result_ttl,
-            acceptance_unknown=kind == _ACCEPTANCE_UNKNOWN,
+        return task_id
+
+    def signed_anew(self, text: str) -> TaskId:
+        """Return the id that a record of ours has, signed anew if the key that signed it was dropped since.
+
+        A dead letter may lie there for longer than any key is kept.
+
+        Raises:
+            InvalidTaskId: The record is damaged: this is none of its ids.
+        """
+        raw = _decoded(text)
+        if raw[0] >> _KIND_BITS in self._signers:
+            return self.read(text)
+        old = _taken_apart(text, raw[:-_SIGNATURE_BYTES])
+        return self.remake(
+            old.queue,
+            old.key,
+            create_ms=old.create_ms,
+            task_ttl_seconds=old.task_ttl_seconds,
+            result_ttl_seconds=old.result_ttl_seconds,
         )
+
+
+def _decoded(text: str) -> bytes:
+    """Return an id's bytes: as many as one has at least.
+
+    Raises:
+        InvalidTaskId: It is none.
+    """
+    raw = _decode(text)
+    if len(raw) <= _HEAD.size + _SIGNATURE_BYTES:
+        raise InvalidTaskId
+    return raw
+
+
+def _taken_apart(text: str, payload: bytes) -> TaskId:
+    """Return what an id says, its signature aside.
+
+    Raises:
+        InvalidTaskId: It is none.
+    """
+    first, random, milliseconds, task_ttl, result_ttl = _HEAD.unpack_from(payload)
+    kind = first & (1 << _KIND_BITS) - 1
+    if kind not in (_ACCEPTED, _ACCEPTANCE_UNKNOWN):
+        raise InvalidTaskId
+    try:
+        queue = payload[_HEAD.size :].decode()
+    except UnicodeDecodeError as error:
+        raise InvalidTaskId from error
+    return TaskId(
+        text=text,
+        queue=queue,
+        key=_encode(random),
+        create_ms=int.from_bytes(milliseconds, "big"),
+        task_ttl_seconds=task_ttl,
+        result_ttl_seconds=result_ttl,
+        acceptance_unknown=kind == _ACCEPTANCE_UNKNOWN,
+    )
 
 
 def _signature(signer: _Signer, payload: bytes) -> bytes:
