@@ -40,6 +40,8 @@ ALONE = ("build", "bench", "infra", "supply")
 TRACING = ("runtime", "tests", "lint")
 #: Locks with the extra for handlers in processes of their own: the tests try it, and an image that wants it adds it.
 ISOLATED = ("tests", "lint")
+#: Locks with the extra for tokens of an issuer: the image is to do what it is configured to.
+JWT = ("runtime", "tests", "lint")
 
 
 def install(session: nox.Session, lock: str) -> None:
@@ -227,6 +229,7 @@ def lock(session: nox.Session) -> None:
             "uv", "pip", "compile", *([] if name in ALONE else ["pyproject.toml"]),
             *(["--extra=tracing"] if name in TRACING else []),
             *(["--extra=isolated"] if name in ISOLATED else []),
+            *(["--extra=jwt"] if name in JWT else []),
             *(f"--group={group}" for group in groups), "--universal", "--python-version", "3.11",
             "--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header", "--quiet",
             "-o", str(LOCKS / f"{name}.txt"), *session.posargs,

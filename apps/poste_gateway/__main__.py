@@ -7,19 +7,20 @@ import contextlib
 import ssl
 import sys
 from collections.abc import AsyncIterator
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
+from poste.domain.errors import StartError
 from poste.domain.task_id import TaskIds
 from poste.rpc.credentials import Credentials
 from poste.runtime import admin, lifecycle, logs, program, secret_files
 from poste.runtime.addresses import authority
 from poste.runtime.settings import GatewaySettings
+from poste.runtime.trust import trusting
 from poste_gateway import id_keys
 from poste_gateway.access.audit import AuditLog
 from poste_gateway.access.client_keys import ClientKeys
 from poste_gateway.callbacks.deliverer import Deliverer
 from poste_gateway.callbacks.signing import Signer
-from poste_gateway.callbacks.trust import trusting
 from poste_gateway.calls.batch import Batches
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.enqueuer import Enqueuer
@@ -49,6 +50,9 @@ from poste_gateway.ui.broadcaster import Broadcaster
 from poste_gateway.ui.pages import Pages
 from poste_gateway.ui.snapshot import Snapshots
 
+if TYPE_CHECKING:
+    from poste_gateway.access.tokens import Tokens
+
 #: The catalogue's copy beside the key that signs task ids, unless the settings name another file.
 _CATALOGUE_COPY: Final = "catalogue.copy"
 #: How long the listener waits for the catalogue, in seconds: a client whose connection is refused may go to another
@@ -74,11 +78,12 @@ async def running(settings: GatewaySettings) -> AsyncIterator[int]:
     keys = None if settings.client_keys_file is None else ClientKeys(settings.client_keys_file)
     token = settings.operator_token_file
     operator_token = None if token is None else secret_files.operator_token(token)
-    door = Door(keys, operator_token, sessions, anonymous=settings.anonymous_calls)
+    tokens = _tokens(settings)
+    door = Door(keys, operator_token, sessions, anonymous=settings.anonymous_calls, tokens=tokens)
     audit = AuditLog(settings.audit_file)
     async with (
         asyncio.TaskGroup() as duties,
-        _Gateway(settings, ids, keys=keys, door=door, audit=audit, duties=duties) as gateway,
+        _Gateway(settings, ids, keys=keys, tokens=tokens, door=door, audit=audit, duties=duties) as gateway,
         lifecycle.side_tasks(id_keys.keep(settings.id_key_file, ids, sessions)),
     ):
         await gateway.catalogue.begun(_BEGIN_SECONDS)
@@ -112,12 +117,13 @@ class _Gateway:
         ids: TaskIds,
         *,
         keys: ClientKeys | None,
+        tokens: Tokens | None,
         door: Door,
         audit: AuditLog,
         duties: asyncio.TaskGroup,
     ) -> None:
         self._duties = duties
-        self._keys = keys
+        self._keys, self._tokens = keys, tokens
         self.draining, self.stopping = asyncio.Event(), asyncio.Event()
         self.capacity = _capacity(settings)
         self._credentials = credentials = Credentials.of(settings)
@@ -150,13 +156,15 @@ class _Gateway:
             callback_urls,
             door.closed,
         )
+        anonymous = settings.anonymous_calls
+        security = shared.security(keys=keys is not None, tokens=tokens is not None, anonymous=anonymous)
         self.own_routes = OwnRoutes(
             catalogue,
             listings,
             TaskRoutes(catalogue, task_reader, self._offload, self.draining, ids=ids, max_wait_seconds=wait),
             OperatorRoutes(catalogue, mom, listings, task_reader, ids=ids, door=door),
             batches=Batches(call_services),
-            openapi=Documents(catalogue, security=shared.security(door.closed, settings.anonymous_calls)),
+            openapi=Documents(catalogue, security=security),
             clock=self._clock,
             pages=Pages(self.broadcaster, door),
             draining=self.draining,
@@ -178,6 +186,8 @@ class _Gateway:
             duties.append(self._deliverer.run())
         if self._keys is not None:
             duties.append(self._keys.keep())
+        if self._tokens is not None:
+            duties.append(self._tokens.keys.keep())
         if self._credentials is not None:
             duties.append(self._credentials.keep())
         self._following = [self._duties.create_task(duty) for duty in duties]
@@ -211,10 +221,31 @@ def _deliverer(
     if settings.callback_secret_file is None or not settings.callback_origins:
         return None
     signer = Signer.of_file(settings.callback_secret_file)
-    trust = trusting(settings.callback_ca_file)
+    trust = trusting(settings.callback_ca_file, "POSTE_CALLBACK_CA_FILE")
     return Deliverer(
         mom, catalogue, ids, offload, urls=urls, signer=signer, networks=settings.callback_networks, trust=trust
     )
+
+
+def _tokens(settings: GatewaySettings) -> Tokens | None:
+    """Return what judges the tokens of an issuer, if one is trusted.
+
+    Raises:
+        StartError: What reads them is not installed, or the issuer's keys, or whom their server is trusted by, can't be
+            had.
+    """
+    if settings.jwt_issuer is None:
+        return None
+    try:
+        from poste_gateway.access.issuer_keys import FetchedKeys, FileKeys  # noqa: PLC0415 - only where it is wanted
+        from poste_gateway.access.tokens import Tokens  # noqa: PLC0415 - the same
+    except ImportError as error:
+        raise StartError("POSTE_JWT_ISSUER is set: pip install 'poste[jwt]'") from error
+    file, url, algorithms = settings.jwt_jwks_file, settings.jwt_jwks_url, settings.jwt_algorithms
+    if file is not None:
+        return Tokens(FileKeys(file, algorithms), settings)
+    trust = trusting(settings.jwt_ca_file, "POSTE_JWT_CA_FILE")
+    return Tokens(FetchedKeys(str(url), algorithms, trust), settings)
 
 
 def _capacity(settings: GatewaySettings) -> Capacity:

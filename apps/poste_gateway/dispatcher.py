@@ -22,7 +22,7 @@ from poste.runtime import logs, metrics, tracing
 from poste_gateway.access import audit
 from poste_gateway.access.audit import AuditLog
 from poste_gateway.access.doors import DOORS
-from poste_gateway.access.identity import OPERATING, Role, identity_of
+from poste_gateway.access.identity import OPERATING, Identity, Role, identity_of
 from poste_gateway.calls import call, protocols
 from poste_gateway.calls.call import CallServices
 from poste_gateway.http import cors, door
@@ -124,7 +124,9 @@ class Dispatcher:
             else:
                 # Most requests are these, so they are tried first; no service can register a path of the gateway's.
                 if self._guarded:
-                    self._enter(request, match, account)
+                    role = Role.CALL
+                    identity = self._door.enter(request, role) or await self._door.enter_late(request, role)
+                    _admit(identity, match, account)
                 self._own_routes.check_ready()
                 answer = await call.answer(request, match, self._call_services, account)
         except Problem as problem:
@@ -188,7 +190,7 @@ class Dispatcher:
             return Response(status=204, headers={"Allow": allow(verbs)})
         if own is None:
             # What there is not, is told to those alone who may know what there is.
-            self._door.enter(request, Role.READ)
+            await self._enter(request, Role.READ)
             self._own_routes.check_ready()
             raise Problem(NO_ROUTE, "There is nothing at this path.") if verbs is None else wrong_verb(verbs)
         verb = hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method
@@ -196,7 +198,7 @@ class Dispatcher:
         if handler is None:
             raise wrong_verb(own.verbs)
         role = DOORS[own.route][verb]
-        name = "" if role is None else self._door.enter(request, role).name
+        name = "" if role is None else (await self._enter(request, role)).name
         if name:
             account.note("key", name)
         if role in OPERATING:
@@ -215,16 +217,9 @@ class Dispatcher:
                 await self._audit.write(**done, outcome=outcome, request_id=account.request_id)
         return answer
 
-    def _enter(self, request: web.BaseRequest, match: Match, account: AccessRecord) -> None:
-        """Let a call in.
-
-        Raises:
-            Problem: Its client may not make it.
-        """
-        identity, method = self._door.enter(request, Role.CALL), match.method
-        if identity.name:
-            account.note("key", identity.name)
-        door.check_call(identity, method.service, method.name)
+    async def _enter(self, request: web.BaseRequest, role: Role) -> Identity:
+        """Let a request to one of the gateway's own routes in; raises as `Door.enter` does."""
+        return self._door.enter(request, role) or await self._door.enter_late(request, role)
 
     def _refuse(
         self, problem: Problem, request: web.BaseRequest, match: Match | None, account: AccessRecord
@@ -280,6 +275,17 @@ class Dispatcher:
         if account.facts:
             facts.update(account.facts)
         _access_log.write(facts)
+
+
+def _admit(identity: Identity, match: Match, account: AccessRecord) -> None:
+    """Note whose a call is.
+
+    Raises:
+        Problem: It is not for that client.
+    """
+    if identity.name:
+        account.note("key", identity.name)
+    door.check_call(identity, match.method.service, match.method.name)
 
 
 def _start_trace(request: web.BaseRequest, path: str, account: AccessRecord) -> Span | None:

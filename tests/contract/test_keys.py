@@ -256,7 +256,7 @@ async def test_a_keys_ceiling_holds_for_the_time_that_calls_wait_for(office: tup
     many = await one.gateway.post("/v1/tasks:batch", [{**call, "notBefore": 70}, call], **keys["brief"])
     all_ = await one.gateway.post("/v1/tasks:batch", [call], Poste_Not_Before="70", **keys["brief"])
 
-    reason = "may be at most 60 seconds ahead for this key"
+    reason = "may be at most 60 seconds ahead with these credentials"
     assert (near.status, free.status) == (202, 202)
     is_problem(far, 400, "invalid-request", "INVALID_ARGUMENT")
     assert far.body["errors"] == [{"field": "Poste-Not-Before", "reason": reason}]

@@ -8,7 +8,10 @@ from license_expression import ExpressionError, LicenseSymbol, get_spdx_licensin
 
 #: What may be in the image, by SPDX: permissive ones, and MPL-2.0, which asks for the source of its own files alone.
 ALLOWED = frozenset(
-    {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MPL-2.0", "PSF-2.0", "Python-2.0", "Unlicense"}
+    {
+        *("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MIT-0", "MPL-2.0", "PSF-2.0", "Python-2.0"),
+        "Unlicense",
+    }
 )
 #: Packages whose metadata have no SPDX name, and what their LICENSE says.
 STATED = {"protobuf": "BSD-3-Clause"}

@@ -22,10 +22,10 @@ from yarl import URL
 from poste.domain.errors import StartError
 from poste.domain.task_id import TaskIds
 from poste.runtime import leaving
+from poste.runtime.trust import trusting
 from poste_gateway.callbacks.addresses import CheckedResolver, ForbiddenAddressError, check, connecting
 from poste_gateway.callbacks.deliverer import Deliverer
 from poste_gateway.callbacks.signing import Signer
-from poste_gateway.callbacks.trust import trusting
 from poste_gateway.calls.offload import Offload
 from poste_gateway.http.callback_urls import CallbackUrls
 
@@ -184,7 +184,7 @@ async def test_no_connection_goes_where_none_may(host: str) -> None:
     """An address that is not resolved, or a name that means an inner one, would be connected to all the same."""
     async with receiving() as receiver:
         port = URL(receiver.url).port
-        trust = trusting(None)
+        trust = trusting(None, "")
         async with (
             connecting((), limit=1, trust=trust) as connector,
             aiohttp.ClientSession(connector=connector) as session,
@@ -212,7 +212,7 @@ async def test_nothing_is_told_before_the_catalogue_is_there() -> None:
     mom: Any = SimpleNamespace(lease_callbacks=lease_callbacks)
     signer, urls = Signer([bytes(32)]), CallbackUrls([])
     deliverer = Deliverer(
-        mom, catalogue, TaskIds(bytes(32)), Offload(0), urls=urls, signer=signer, networks=(), trust=trusting(None)
+        mom, catalogue, TaskIds(bytes(32)), Offload(0), urls=urls, signer=signer, networks=(), trust=trusting(None, "")
     )
     running = asyncio.create_task(deliverer.run())
     await asyncio.sleep(0)

@@ -20,12 +20,12 @@ from support.waiting import until
 
 from poste.domain.errors import StartError
 from poste.domain.task_id import TaskIds, without_queue
+from poste.runtime.trust import trusting
 from poste.v1 import mom_service_pb2 as pb
 from poste.v1 import task_pb2
 from poste_gateway.callbacks import deliverer
 from poste_gateway.callbacks.deliverer import Deliverer
 from poste_gateway.callbacks.signing import Signer
-from poste_gateway.callbacks.trust import trusting
 from poste_gateway.calls.offload import Offload
 from poste_gateway.http.callback_urls import CallbackUrls
 
@@ -76,7 +76,7 @@ async def telling(*origins: str, services: Any = None, authorities: Path | None 
     mom: Any = due
     urls, signer, networks = CallbackUrls(origins), Signer([bytes(32)]), (ip_network("127.0.0.0/8"),)
     teller = Deliverer(
-        mom, catalogue, IDS, offload, urls=urls, signer=signer, networks=networks, trust=trusting(authorities)
+        mom, catalogue, IDS, offload, urls=urls, signer=signer, networks=networks, trust=trusting(authorities, "")
     )
     running = asyncio.create_task(teller.run())
     try:
@@ -155,7 +155,7 @@ def test_authorities_that_can_not_be_read_are_told_of_at_the_start(tmp_path: Pat
     if content is not None:
         file.write_text(content)
     with pytest.raises(StartError, match=r"POSTE_CALLBACK_CA_FILE=.*ca\.crt: "):
-        trusting(file)
+        trusting(file, "POSTE_CALLBACK_CA_FILE")
 
 
 async def test_what_is_skipped_at_an_origin_that_is_down_is_put_off_longer_each_time() -> None:

@@ -20,6 +20,7 @@ from poste.domain import input_rules
 from poste.domain.errors import StartError
 from poste.domain.policy import MAX_TTL_SECONDS
 from poste.runtime import logs, secret_files
+from poste.runtime.setting_values import Ttl
 from poste_gateway.access import rate
 from poste_gateway.access.identity import OPERATING, OPERATORS, Identity, Role
 from poste_gateway.access.rate import Bucket
@@ -47,7 +48,6 @@ def _method(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_named)]
 Method = Annotated[str, AfterValidator(_method)]
-Seconds = Annotated[int, Field(gt=0, le=MAX_TTL_SECONDS)]
 
 
 class ClientKey(BaseModel):
@@ -67,8 +67,8 @@ class ClientKey(BaseModel):
     #: How many requests in how many seconds, such as 100/60; empty: any number.
     rate: str = ""
     #: Ceilings of the times to live of its calls and their results.
-    max_task_ttl_seconds: Seconds = MAX_TTL_SECONDS
-    max_result_ttl_seconds: Seconds = MAX_TTL_SECONDS
+    max_task_ttl_seconds: Ttl = MAX_TTL_SECONDS
+    max_result_ttl_seconds: Ttl = MAX_TTL_SECONDS
     #: The day that it was made on.
     created: str = ""
 

@@ -64,6 +64,12 @@ class Bucket:
         """In how many seconds there is a request left, at least one."""
         return max(1, math.ceil((1 - self._left) * self.rate.seconds / self.rate.quota))
 
+    @property
+    def full(self) -> bool:
+        """Whether all of them are left."""
+        self._fill()
+        return self._left >= self.rate.quota
+
     def headers(self) -> dict[str, str]:
         """Return the header fields that tell of it."""
         quota, seconds = self.rate

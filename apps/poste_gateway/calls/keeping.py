@@ -81,7 +81,7 @@ def check_time(field: str, not_before_ms: int, identity: Identity) -> None:
     longest = identity.max_task_ttl_seconds
     # One second more: the time may have been made of one that was rounded.
     if longest < MAX_DELAY_SECONDS and not_before_ms > (time.time() + longest + 1) * 1000:
-        raise invalid(field, f"may be at most {longest} seconds ahead for this key")
+        raise invalid(field, f"may be at most {longest} seconds ahead with these credentials")
 
 
 def wait_seconds(prefer: Preferences, policy: MethodPolicy, pool: ReplicaPool) -> float:

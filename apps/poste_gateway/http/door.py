@@ -1,14 +1,16 @@
 """The door: whoever's request it is, and whether that one may do what it asks for. Every request comes through here.
 
-Who has a key sends it as a bearer token (RFC 6750); the page gives it once, and shows its session from then on. A
-request's address proves nothing: behind a proxy on the gateway's host all requests come from loopback. A gateway that
-was given no keys asks none of its clients for one; the operators' token makes an operator there, too.
+Who has a key, or a token (JWT) of the issuer that is trusted, sends it as a bearer token (RFC 6750); the page gives a
+key once, and shows its session from then on. A request's address proves nothing: behind a proxy on the gateway's host
+all requests come from loopback. A gateway that was given neither keys nor an issuer asks its clients for nothing; the
+operators' token makes an operator there, too.
 """
 
 from __future__ import annotations
 
 import hmac
-from typing import Any, Final
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 from multidict import istr
@@ -17,37 +19,61 @@ from poste.runtime import metrics
 from poste_gateway.access.client_keys import ClientKeys, digest
 from poste_gateway.access.identity import ANONYMOUS, ANYONE, OPERATING, OPERATOR, Identity, Role
 from poste_gateway.access.sessions import Sessions
+from poste_gateway.access.token_errors import InvalidToken, Undecided
 from poste_gateway.http import session_cookie
-from poste_gateway.http.problem_types import CREDENTIALS_NEEDED, NOT_ALLOWED, OPERATORS_ONLY, RATE_LIMITED
-from poste_gateway.http.problems import Problem
+from poste_gateway.http.problem_types import (
+    CREDENTIALS_NEEDED,
+    ISSUER_AWAY,
+    NOT_ALLOWED,
+    OPERATORS_ONLY,
+    RATE_LIMITED,
+)
+from poste_gateway.http.problems import RETRY_AFTER, Problem
+
+if TYPE_CHECKING:
+    # Its library is an extra.
+    from poste_gateway.access.tokens import Tokens
 
 AUTHORIZATION: Final = istr("Authorization")
 _SCHEME: Final = "bearer"
 _CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
+#: The form of a token: three parts of base64url (RFC 7515, section 7.1). No key has a point.
+_TOKEN: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 #: So many headers are remembered.
 _MOST_KNOWN: Final = 1000
+
+
+class UnknownSigner(Problem):
+    """A token's key is not known."""
 
 
 class Door:
     """Lets requests in, or refuses them.
 
     Attributes:
-        closed: Clients need a key, or are told from those who have one; else only operators are.
+        closed: Clients need a key or a token, or are told from those who have one; else only operators are.
     """
 
     def __init__(
-        self, keys: ClientKeys | None, operator_token: bytes | None, sessions: Sessions, *, anonymous: bool
+        self,
+        keys: ClientKeys | None,
+        operator_token: bytes | None,
+        sessions: Sessions,
+        *,
+        anonymous: bool,
+        tokens: Tokens | None = None,
     ) -> None:
         """Take what lets requests in.
 
         Args:
-            keys: The clients' keys; None if clients need none.
+            keys: The clients' keys; None if there are none.
             operator_token: The operators' token; None if there is none.
             sessions: The page's.
-            anonymous: Who shows no key is let in as well, to call and to read.
+            anonymous: Who shows nothing is let in as well, to call and to read.
+            tokens: What judges an issuer's tokens; None if none is trusted.
         """
-        self.closed = keys is not None
-        self._keys = keys
+        self.closed = keys is not None or tokens is not None
+        self._keys, self._tokens = keys, tokens
         self._operators = None if operator_token is None else digest(operator_token)
         self._sessions = sessions
         self._anonymous = anonymous
@@ -55,8 +81,8 @@ class Door:
         self._known: dict[str, Identity] = {}
         self._known_of: object = None
 
-    def enter(self, request: web.BaseRequest, role: Role) -> Identity:
-        """Let a request in; from here on `identity_of` tells whose it is.
+    def enter(self, request: web.BaseRequest, role: Role) -> Identity | None:
+        """Let a request in; from here on `identity_of` tells whose it is. None: it takes `enter_late` to say.
 
         Raises:
             Problem: It has no key, or a wrong one, or its key is not for this, or was used too often.
@@ -65,6 +91,22 @@ class Door:
             return self.check(request, role)
         connection: Any = request.protocol
         connection.identity = ANONYMOUS
+        try:
+            connection.identity = identity = self.check(request, role)
+        except UnknownSigner:
+            return None
+        spend(identity)
+        return identity
+
+    async def enter_late(self, request: web.BaseRequest, role: Role) -> Identity:
+        """Let a request in whose token may be signed with a new key: its issuer is asked first.
+
+        Raises:
+            Problem: As `enter` does; and if the issuer can't be asked.
+        """
+        if self._tokens is not None:
+            await self._tokens.keys.renew()
+        connection: Any = request.protocol
         connection.identity = identity = self.check(request, role)
         spend(identity)
         return identity
@@ -79,16 +121,16 @@ class Door:
         """Return whose a request is, if that one has a role.
 
         Raises:
-            Problem: It has no key, or a wrong one, or its key is not for this.
+            Problem: It has no key, or a wrong one, or its key is not for this; `UnknownSigner`, if it can't be said.
         """
         identity = self._identify(request, role)
         if role in identity.roles:
             return identity
         if identity.name:
-            raise Problem(NOT_ALLOWED, f"This key does not have the role `{role}`.")
+            raise _not_allowed(f"These credentials do not have the role `{role}`.")
         if self._operators is None and not self.closed:
             raise _no_operators()
-        raise _unknown(role)
+        raise self._unknown(role)
 
     def _identify(self, request: web.BaseRequest, role: Role) -> Identity:
         # Where clients need no key the header is their services', who ask for what they like.
@@ -98,17 +140,21 @@ class Door:
             self._known, self._known_of = {}, self._keys.identities
         if (known := self._known.get(header)) is not None:
             return known
+        if self._tokens is not None and (known := self._tokens.known(header)) is not None:
+            return known
         given = _key_in(header)
         if given is None:
             if asked and (of_session := self.of_session(request)) is not None:
                 return of_session
             if self.closed and not self._anonymous:
-                raise _unknown(role)
+                raise self._unknown(role)
             return ANONYMOUS if self.closed else ANYONE
         identity = self._find(digest(given))
+        if identity is None and self._tokens is not None and _TOKEN.fullmatch(given) is not None:
+            return _judged(self._tokens, header, given)
         if identity is None:
             metrics.credentials_wrong_total.inc()
-            raise _unknown(role)
+            raise self._unknown(role)
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
         self._known[header] = identity
@@ -156,12 +202,26 @@ class Door:
         """Return a code that begins a session for who has the key that a request brings.
 
         Raises:
-            Problem: It brings none: a session begins no others, or it would never end.
+            Problem: It brings none: a session begins no others, or it would never end. Nor does a token, for it would not
+                end with that.
         """
         key = _key_in(request.headers.get(AUTHORIZATION, ""))
         if key is None:
-            raise _unknown(Role.LOOK)
+            raise self._unknown(Role.LOOK)
+        if self._find(digest(key)) is None:
+            raise _not_allowed("A token of an issuer begins no session: show a key, or the operators' token.")
         return self._sessions.code(digest(key))
+
+    def _unknown(self, role: Role) -> Problem:
+        which = []
+        if role in OPERATING:
+            which.append("the operators' token")
+        if self._keys is not None:
+            which.append("a key that this gateway knows")
+        if self._tokens is not None:
+            which.append("a token of the issuer that it trusts")
+        detail = f"The header Authorization must be Bearer and {', or '.join(which)}."
+        return Problem(CREDENTIALS_NEEDED, detail, headers=_CHALLENGE)
 
 
 def check_call(identity: Identity, service: str, method: str) -> None:
@@ -171,7 +231,7 @@ def check_call(identity: Identity, service: str, method: str) -> None:
         Problem: It may not.
     """
     if not identity.may_call(service, method):
-        raise Problem(NOT_ALLOWED, f"This key is not for {service}/{method}.")
+        raise _not_allowed(f"These credentials are not for {service}/{method}.")
 
 
 def spend(identity: Identity, count: int = 1, *, taken: int = 0) -> None:
@@ -183,7 +243,7 @@ def spend(identity: Identity, count: int = 1, *, taken: int = 0) -> None:
     bucket = identity.bucket
     if bucket is not None and not bucket.take(count, taken=taken):
         wait = bucket.wait_seconds
-        detail = f"This key may make {bucket.rate.quota} requests in {bucket.rate.seconds} s. Nothing was done."
+        detail = f"These credentials allow {bucket.rate.quota} requests in {bucket.rate.seconds} s. Nothing was done."
         raise Problem(RATE_LIMITED, detail, headers={"Retry-After": str(wait)})
 
 
@@ -196,10 +256,30 @@ def _no_operators() -> Problem:
     return Problem(OPERATORS_ONLY, "This gateway was given no operators' token (POSTE_OPERATOR_TOKEN_FILE).")
 
 
-def _unknown(role: Role) -> Problem:
-    which = "the operators' token, or an operator's key" if role in OPERATING else "a key that this gateway knows"
-    detail = f"The header Authorization must be Bearer and {which}."
-    return Problem(CREDENTIALS_NEEDED, detail, headers=_CHALLENGE)
+def _judged(tokens: Tokens, header: str, token: bytes) -> Identity:
+    """Return whose a token is.
+
+    Raises:
+        Problem: It is not good, as RFC 6750, section 3.1, says it.
+        UnknownSigner: That can't be said now.
+    """
+    try:
+        return tokens.read(header, token)
+    except InvalidToken as error:
+        metrics.credentials_wrong_total.inc()
+        why = f"The token {error}."
+        raise Problem(CREDENTIALS_NEEDED, why, headers=_authenticate("invalid_token", why)) from None
+    except Undecided:
+        why = "The token's key is not known, and its issuer can't be asked for newer ones now. Nothing was done."
+        raise UnknownSigner(ISSUER_AWAY, why, headers=RETRY_AFTER) from None
+
+
+def _not_allowed(why: str) -> Problem:
+    return Problem(NOT_ALLOWED, why, headers=_authenticate("insufficient_scope", why))
+
+
+def _authenticate(error: str, why: str) -> dict[str, str]:
+    return {"WWW-Authenticate": f'Bearer error="{error}", error_description="{why}"'}
 
 
 def _key_in(header: str) -> bytes | None:

@@ -302,16 +302,26 @@ CREDENTIALS_NEEDED: Final = ProblemType(
     "credentials-needed",
     HTTPStatus.UNAUTHORIZED,
     Code.UNAUTHENTICATED,
-    "The key is missing or wrong",
-    "Send the header `Authorization: Bearer` and the key that you were given; what operators do needs a key of theirs, "
-    "or the operators' token. Nothing was done.",
+    "The key or token is missing or wrong",
+    "Send the header `Authorization: Bearer` and the key that you were given, or a token of the issuer that this "
+    "gateway trusts; `detail` says what is wrong with a token. What operators do needs a key or a token of theirs, or "
+    "the operators' token. Nothing was done.",
 )
 NOT_ALLOWED: Final = ProblemType(
     "not-allowed",
     HTTPStatus.FORBIDDEN,
     Code.PERMISSION_DENIED,
-    "The key is not for this",
-    "This gateway knows the key, and it has not the role that this needs, or is not for this method. Nothing was done.",
+    "The key or token is not for this",
+    "This gateway knows who you are; your key or token has not the role that this needs, or is not for this method. "
+    "Nothing was done.",
+)
+ISSUER_AWAY: Final = ProblemType(
+    "issuer-away",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.UNAVAILABLE,
+    "Whether the token is good can't be said now",
+    "The token is signed with a key that this gateway does not know, and its issuer can't be asked for newer ones. "
+    "Nothing was done: try again.",
 )
 CROSS_ORIGIN: Final = ProblemType(
     "cross-origin",
@@ -326,8 +336,8 @@ RATE_LIMITED: Final = ProblemType(
     "rate-limited",
     HTTPStatus.TOO_MANY_REQUESTS,
     Code.RESOURCE_EXHAUSTED,
-    "The key was used too often",
-    "The header `RateLimit-Policy` says how many requests may be made with this key in how many seconds, at each "
+    "The key or token was used too often",
+    "The header `RateLimit-Policy` says how many requests may be made with it in how many seconds, at each "
     "gateway. Try again after the seconds that the header `Retry-After` names. Nothing was done.",
 )
 TOO_MANY_WATCHERS: Final = ProblemType(
@@ -454,6 +464,7 @@ PROBLEM_TYPES: Final = {
         OPERATORS_ONLY,
         CREDENTIALS_NEEDED,
         NOT_ALLOWED,
+        ISSUER_AWAY,
         CROSS_ORIGIN,
         RATE_LIMITED,
         TOO_MANY_WATCHERS,

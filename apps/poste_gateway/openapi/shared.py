@@ -24,8 +24,8 @@ _RESPONSES: Final = "#/components/responses/"
 #: Names that can't be a message's, for a message without a package may have any name of letters.
 _TASK, _PROBLEM = "poste-Task", "poste-Problem"
 PROBLEM: Final[Schema] = {"$ref": COMPONENTS + _PROBLEM}
-#: What a request may be refused for by its key.
-_OF_KEYS: Final = (kinds.CREDENTIALS_NEEDED, kinds.NOT_ALLOWED, kinds.RATE_LIMITED)
+#: What a request may be refused for by its key or token.
+_OF_KEYS: Final = (kinds.CREDENTIALS_NEEDED, kinds.NOT_ALLOWED, kinds.ISSUER_AWAY, kinds.RATE_LIMITED)
 #: What a call may be answered with besides its service's own codes.
 _OF_CALLS: Final = (
     kinds.INVALID_REQUEST,
@@ -260,9 +260,15 @@ PARAMETERS: Final[dict[str, Schema]] = {
 
 #: What a request may show to be let in; empty: nothing.
 Security = Sequence[Mapping[str, Sequence[str]]]
-_KEY: Final = "Key"
+_KEY, _TOKEN = "Key", "Token"
 SECURITY_SCHEMES: Final[dict[str, Schema]] = {
-    _KEY: {"type": "http", "scheme": "bearer", "description": "The client's key: `Authorization: Bearer KEY`."}
+    _KEY: {"type": "http", "scheme": "bearer", "description": "The client's key: `Authorization: Bearer KEY`."},
+    _TOKEN: {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A token of the issuer that this gateway trusts: `Authorization: Bearer TOKEN`.",
+    },
 }
 
 #: The header of an answer that is an earlier call's.
@@ -315,11 +321,16 @@ RESPONSES: Final[dict[str, Schema]] = {
 }
 
 
-def security(needs_key: bool, anonymous: bool) -> Security:
-    """Return what requests show to be let in, where clients have keys; `anonymous`: it may be nothing, too."""
-    if not needs_key:
-        return ()
-    return ({}, {_KEY: ()}) if anonymous else ({_KEY: ()},)
+def security(*, keys: bool, tokens: bool, anonymous: bool) -> Security:
+    """Return what requests show to be let in, where clients have keys or tokens.
+
+    Args:
+        keys: Clients have keys.
+        tokens: An issuer's tokens are taken.
+        anonymous: It may be nothing, too.
+    """
+    shown = [{name: ()} for name, has in ((_KEY, keys), (_TOKEN, tokens)) if has]
+    return ({}, *shown) if anonymous and shown else tuple(shown)
 
 
 def problems_of_calls() -> dict[str, Schema]:

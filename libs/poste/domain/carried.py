@@ -18,7 +18,7 @@ LONGEST: Final = 8192
 #: Tells a handler which client a call is from. Only a gateway says it, in the first line.
 CLIENT: Final = "poste-client"
 _CLIENT: Final = f"{CLIENT}: "
-_LONGEST_CLIENT: Final = 100
+_LONGEST_CLIENT: Final = 300
 #: The most that is kept of it with a queued call.
 MOST_KEPT: Final = 1000
 #: What gRPC takes for a key (gRPC over HTTP/2, "Custom-Metadata").

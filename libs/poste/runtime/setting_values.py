@@ -7,12 +7,14 @@ import re
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
 from poste.domain.input_rules import is_address
-from poste.runtime.addresses import MAX_SOCKET_PATH, UNIX, names_a_socket
+from poste.domain.policy import MAX_TTL_SECONDS
+from poste.runtime.addresses import MAX_SOCKET_PATH, UNIX, is_loopback, names_a_socket
 
 #: The longest that anything may take, in seconds, a week: clocks and timers count to some end, and a mistaken unit
 #: shows.
@@ -121,6 +123,16 @@ def _callback_origin(value: str) -> str:
     return value
 
 
+def _jwks_url(value: str) -> str:
+    """Refuse what could be read and changed on its way: who changes the keys makes any token good."""
+    parts = urlsplit(value)
+    if parts.scheme == "https" and parts.hostname:
+        return value
+    if parts.scheme == "http" and parts.hostname and is_loopback(parts.hostname):
+        return value
+    raise ValueError("must be an https URL, or http on loopback, such as https://issuer.example/jwks.json")
+
+
 def split(value: object) -> object:
     """Take a list apart that is one text, with commas."""
     if isinstance(value, str):
@@ -132,6 +144,8 @@ Port = Annotated[int, BeforeValidator(_port), Field(ge=0, le=MAX_PORT)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 #: What may be 0 as well, which means that there is none of it.
 SomeSeconds = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
+#: A time to live, in seconds.
+Ttl = Annotated[int, Field(gt=0, le=MAX_TTL_SECONDS)]
 Bytes = Annotated[int, Field(gt=0)]
 Host = Annotated[str, AfterValidator(_host)]
 #: A socket in the file system.
@@ -142,6 +156,17 @@ Target = Annotated[str, AfterValidator(_target)]
 ReplicaAddress = Annotated[str, AfterValidator(_replica_address)]
 Network = IPv4Network | IPv6Network
 Networks = Annotated[tuple[Annotated[Network, BeforeValidator(_network)], ...], NoDecode, BeforeValidator(split)]
+#: Where the keys of an issuer of tokens are fetched.
+JwksUrl = Annotated[str, AfterValidator(_jwks_url)]
+#: By what tokens may be signed: a key pair, of which only the issuer has the private half (RFC 7518, RFC 8037).
+Algorithms = Annotated[
+    tuple[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"], ...],
+    Field(min_length=1),
+    NoDecode,
+    BeforeValidator(split),
+]
+#: What every token's client may do.
+ClientRoles = Annotated[tuple[Literal["call", "read"], ...], NoDecode, BeforeValidator(split)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(split)]
 #: Those of URLs that may be called.
 CallbackOrigins = Annotated[

@@ -17,12 +17,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from poste.domain import sizes
 from poste.domain.errors import StartError
+from poste.domain.policy import MAX_TTL_SECONDS
 from poste.runtime.addresses import is_loopback
 from poste.runtime.setting_values import (
     MAX_PORT,
+    Algorithms,
     Bytes,
     CallbackOrigins,
+    ClientRoles,
     Host,
+    JwksUrl,
     Keeps,
     Networks,
     Origins,
@@ -32,6 +36,7 @@ from poste.runtime.setting_values import (
     Socket,
     SomeSeconds,
     Target,
+    Ttl,
 )
 
 #: How far above the port for calls the one for probes and metrics is.
@@ -164,6 +169,41 @@ class GatewaySettings(Settings):
     #: Let clients without a key call, and read their tasks and what there is to call. A gateway without keys listens
     #: beyond loopback only with this.
     anonymous_calls: bool = False
+    #: The issuer whose tokens (JWT) let clients in, as their claim `iss` has it: with or without keys of clients. Needs
+    #: `pip install 'poste[jwt]'`, which the image has.
+    jwt_issuer: str | None = None
+    #: Whom its tokens must be for: this Poste, as the issuer knows it.
+    jwt_audience: str | None = None
+    #: The file with the public keys that it signs with (JWK Set); read again when it changes.
+    jwt_jwks_file: Path | None = None
+    #: Where they are fetched instead, and fetched again: https, or http on loopback.
+    jwt_jwks_url: JwksUrl | None = None
+    #: The file with the certificates (PEM) of authorities that vouch for that URL's server, besides those that the host
+    #: trusts.
+    jwt_ca_file: Path | None = None
+    #: By what its tokens may be signed, separated by commas: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384,
+    #: ES512 or EdDSA.
+    jwt_algorithms: Algorithms = ("RS256", "ES256", "EdDSA")
+    #: How far the issuer's clock and this one may be apart, in seconds: tokens are good so much earlier and later.
+    jwt_skew_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
+    #: The claim that says who the client is.
+    jwt_client_claim: str = "sub"
+    #: The claim that says whom a token is for.
+    jwt_audience_claim: str = "aud"
+    #: The claim that says what the client may do: words with blanks between them, or a list; `a.b` is b within a.
+    jwt_roles_claim: str = "scope"
+    #: What a word of it begins with that names a role: `poste:call` is `call`. Others are passed over.
+    jwt_role_prefix: Annotated[str, Field(min_length=1)] = "poste:"
+    #: What the client of every token may do, besides: `call`, `read` or both, separated by commas; nothing unless
+    #: given.
+    jwt_roles: ClientRoles = ()
+    #: How many requests in how many seconds each client of tokens may make at each gateway, such as 100/60; any number
+    #: unless given.
+    jwt_rate: str | None = None
+    #: What longer times to live of their calls are cut to, in seconds.
+    jwt_max_task_ttl_seconds: Ttl = MAX_TTL_SECONDS
+    #: What longer times to live of these calls' results are cut to, in seconds.
+    jwt_max_result_ttl_seconds: Ttl = MAX_TTL_SECONDS
     #: Where the last catalogue is kept, so that the gateway can start while the middleware is away; `catalogue.copy`
     #: beside the key unless given. Gateways may share it.
     catalogue_copy: Path | None = None
@@ -245,11 +285,12 @@ class GatewaySettings(Settings):
             yield f"{' and '.join(idle)} without POSTE_TLS_PORT would serve no TLS: set that too, such as 8443"
         if self.tls_port and self.tls_port == self.port:
             yield f"POSTE_TLS_PORT={self.tls_port} is POSTE_PORT too: HTTP and HTTPS need a port each"
-        if not (is_loopback(self.host) or self.client_keys_file or self.anonymous_calls):
+        if not (is_loopback(self.host) or self.client_keys_file or self.jwt_issuer or self.anonymous_calls):
             yield (
-                f"POSTE_HOST={self.host} would let in whoever reaches it: set POSTE_CLIENT_KEYS_FILE (`poste keys`) "
-                "or POSTE_ANONYMOUS_CALLS=true"
+                f"POSTE_HOST={self.host} would let in whoever reaches it: set POSTE_CLIENT_KEYS_FILE (`poste keys`), "
+                "POSTE_JWT_ISSUER or POSTE_ANONYMOUS_CALLS=true"
             )
+        yield from self._contradictions_of_jwt()
         if self.callback_origins and self.callback_secret_file is None:
             yield "POSTE_CALLBACK_ORIGINS needs POSTE_CALLBACK_SECRET_FILE: what is sent there is signed"
         if self.max_received_bytes < self.max_body_bytes:
@@ -263,6 +304,18 @@ class GatewaySettings(Settings):
                 f"POSTE_MAX_PEER_CONNECTIONS={self.max_peer_connections} is more than all may have together: "
                 f"POSTE_MAX_CONNECTIONS={self.max_connections} or less would do"
             )
+
+    def _contradictions_of_jwt(self) -> Iterator[str]:
+        if self.jwt_issuer is None:
+            if idle := sorted(name for name in self.model_fields_set if name.startswith("jwt_")):
+                yield f"POSTE_{idle[0].upper()} without POSTE_JWT_ISSUER would let nobody in: set that too"
+            return
+        if self.jwt_audience is None:
+            yield "POSTE_JWT_ISSUER needs POSTE_JWT_AUDIENCE: the issuer's tokens for others are not for this Poste"
+        if (self.jwt_jwks_file is None) == (self.jwt_jwks_url is None):
+            yield "POSTE_JWT_ISSUER needs POSTE_JWT_JWKS_URL or POSTE_JWT_JWKS_FILE, one of the two"
+        if self.jwt_ca_file is not None and self.jwt_jwks_url is None:
+            yield "POSTE_JWT_CA_FILE without POSTE_JWT_JWKS_URL verifies no server"
 
 
 #: What the middleware's catalogue may hold, see there.
