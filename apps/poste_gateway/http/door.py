@@ -202,8 +202,8 @@ class Door:
         """Return a code that begins a session for who has the key that a request brings.
 
         Raises:
-            Problem: It brings none: a session begins no others, or it would never end. Nor does a token, for it would not
-                end with that.
+            Problem: It brings none: a session begins no others, or it would never end. Nor does a token, which its
+                session would outlive.
         """
         key = _key_in(request.headers.get(AUTHORIZATION, ""))
         if key is None:
