@@ -34,6 +34,7 @@ from poste_gateway.figures import Figures
 from poste_gateway.http import server
 from poste_gateway.http.callback_urls import CallbackUrls
 from poste_gateway.http.door import Door
+from poste_gateway.http.hosts import Hosts
 from poste_gateway.http.https_redirect import Redirect, strict
 from poste_gateway.http.server import Handle, Patience
 from poste_gateway.http.tls import Certificate
@@ -173,6 +174,7 @@ class _Gateway:
             call_services,
             self.own_routes,
             door=door,
+            hosts=Hosts.of(settings, closed=door.closed),
             audit=audit,
             cors_origins=settings.cors_origins,
             draining=self.draining,

@@ -27,6 +27,7 @@ from poste_gateway.calls import call, protocols
 from poste_gateway.calls.call import CallServices
 from poste_gateway.http import cors, door
 from poste_gateway.http.door import Door
+from poste_gateway.http.hosts import Hosts
 from poste_gateway.http.probes import PROBES
 from poste_gateway.http.problem_types import INTERNAL, INVALID_REQUEST, NO_ROUTE, OF_CODE
 from poste_gateway.http.problems import Problem, defect
@@ -83,6 +84,7 @@ class Dispatcher:
         own_routes: OwnRoutes,
         *,
         door: Door,
+        hosts: Hosts | None,
         audit: AuditLog,
         cors_origins: tuple[str, ...],
         draining: asyncio.Event,
@@ -90,7 +92,7 @@ class Dispatcher:
         self._call_services = call_services
         self._own_routes = own_routes
         self._door, self._guarded, self._audit = door, door.closed, audit
-        self._cors_origins = cors_origins
+        self._hosts, self._cors_origins = hosts, cors_origins
         self._draining = draining
         #: Request ids: what is random is drawn once, for each draw is a system call.
         self._prefix = f"{secrets.token_hex(5)}-"
@@ -119,6 +121,8 @@ class Dispatcher:
         logs.names.set(account.names)
         traced = tracing.trace_id.set(account.trace_id) if account.trace_id else None
         try:
+            if self._hosts is not None:
+                self._hosts.check(request)
             if match is None:
                 answer = await self._serve_own(request, other or _Other(), account)
             else:
@@ -137,9 +141,8 @@ class Dispatcher:
         answer.headers[cors.REQUEST_ID] = account.request_id
         if self._cors_origins or self._guarded:
             self._add_headers(answer, request, (other.verbs if other else None) or ())
-        if self._draining.is_set():
-            # The connection is closed soon; a request that the client sends then would be lost.
-            answer.keep_alive = False
+        # Of one that stops the connection is closed soon; a request that the client sends then would be lost.
+        answer.keep_alive = answer.keep_alive and not self._draining.is_set()
         if answer.body is None and isinstance(answer, Streamed):
             # What became of it is known once it has ended; that is in this same context.
             # (Not a closure: its variables would be slower ones for every request.)

@@ -8,8 +8,8 @@ import json
 import pytest
 from support.gateway import answer, staged
 
-LOOK = b"GET /v1/services HTTP/1.1\r\nHost: x\r\n\r\n"
-POST = b"POST /v1/quotes HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+LOOK = b"GET /v1/services HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /v1/quotes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
 
 async def read(reader: asyncio.StreamReader) -> tuple[int, bytes]:
@@ -23,7 +23,7 @@ async def test_requests_that_are_sent_at_once_are_answered_in_their_order(tmp_pa
     """Else a client that does not wait for its answers takes one for another's, or waits for ever."""
     async with staged(tmp_path) as stage:
         reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.port)
-        writer.write(b"".join(b"GET /nothing/%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(200)))
+        writer.write(b"".join(b"GET /nothing/%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % number for number in range(200)))
         answers = [await read(reader) for _ in range(200)]
         writer.close()
 
@@ -51,7 +51,7 @@ async def test_what_is_left_of_a_body_that_nobody_reads_is_passed_over(tmp_path,
     """Else it is read as the next request, or the next one is never read."""
     async with staged(tmp_path) as stage:
         reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.port)
-        writer.write(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+        writer.write(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size)
         assert (await read(reader))[0] == 404
         writer.write(b"x" * size + LOOK)
 
@@ -63,7 +63,9 @@ async def test_an_upgrade_that_is_declined_leaves_the_connection_as_it_was(tmp_p
     """Else clients that offer another protocol first wait for ever."""
     async with staged(tmp_path) as stage:
         reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.port)
-        writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n" + LOOK)
+        writer.write(
+            b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n" + LOOK
+        )
 
         assert [(await read(reader))[0] for _ in range(2)] == [404, 200]
         writer.write(LOOK)

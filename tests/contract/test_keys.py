@@ -313,8 +313,8 @@ async def test_what_is_left_of_a_rate_is_told_to_its_own_client(tmp_path: Path) 
     limited = ring.add("limited", rate="3/1000")["Authorization"].encode()
     async with staged(tmp_path, answer, client_keys_file=ring.path, headers=OPERATOR) as stage:
         reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.port)
-        writer.write(b"GET /v1/services HTTP/1.1\r\nHost: x\r\nAuthorization: %b\r\n\r\n" % limited)
-        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        writer.write(b"GET /v1/services HTTP/1.1\r\nHost: localhost\r\nAuthorization: %b\r\n\r\n" % limited)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         said = await asyncio.wait_for(reader.read(), 15)
         writer.close()
 

@@ -10,8 +10,8 @@ from support import shop
 from support.gateway import answer, staged
 
 BODY = b"Content-Type: application/json\r\n"
-LOOK = b"HEAD /v1/services HTTP/1.1\r\nHost: x\r\n\r\n"
-POST = b"POST /v1/quotes HTTP/1.1\r\nHost: x\r\n" + BODY
+LOOK = b"HEAD /v1/services HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /v1/quotes HTTP/1.1\r\nHost: localhost\r\n" + BODY
 
 
 async def exchange(port: int, sent: bytes) -> bytes:
@@ -33,34 +33,43 @@ async def exchange(port: int, sent: bytes) -> bytes:
         (POST + b"Expect: miracles\r\nContent-Length: 2\r\n\r\n{}", 200),
         (POST + b"Content-Length: 99999999999\r\n\r\n{}", 413),
         (POST + b"Content-Length: 0\r\n\r\n", 200),
-        (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-        (b"GET http://other/v1/services HTTP/1.1\r\nHost: other\r\n\r\n", 200),
-        (b"GET /v1/tasks/%ff%00%2f HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-        (b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-        (b"GET /v1/tasks/\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        (b"POST /\xed\xa0\x80 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 400),
-        (b"GET /v1/tasks/\xc3\xa4?\xff=%ff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        (b"GET /v1/services HTTP/1.1\r\nHost: \xff\r\nOrigin: \xff\r\n\r\n", 200),
-        (b"CONNECT /v1/quotes HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-        (b"GET /v1/quotes HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", 405),
-        (b"CONNECT other:80 HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET http://other/v1/services HTTP/1.1\r\nHost: other\r\n\r\n", 421),
+        (b"GET /v1/tasks/%ff%00%2f HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET /v1/tasks/\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"POST /\xed\xa0\x80 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400),
+        (b"GET /v1/tasks/\xc3\xa4?\xff=%ff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /v1/services HTTP/1.1\r\nHost: \xff\r\n\r\n", 421),
+        (b"GET /v1/services HTTP/1.1\r\nHost: localhost\r\nOrigin: \xff\r\n\r\n", 403),
+        (b"CONNECT /v1/quotes HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET /v1/quotes HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", 405),
+        (b"CONNECT other:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
         (b"NONSENSE\r\n\r\n", 400),
-        (b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 302),
-        (b"FROB / HTTP/1.1\r\nHost: x\r\n\r\n", 501),
-        (b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"x" * 20_000), 414),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX: %s\r\n\r\n" % (b"x" * 20_000), 431),
+        (b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 302),
+        (b"FROB / HTTP/1.1\r\nHost: localhost\r\n\r\n", 501),
+        (b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"x" * 20_000), 414),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: %s\r\n\r\n" % (b"x" * 20_000), 431),
         (POST + b"Expect: 100-continue\r\nContent-Length: 99999999999\r\n\r\n", 413),
-        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
-        (b"POST /v1/quotes HTTP/1.1\r\nHost: x\r\nPrefer: wait=\xff\r\n" + BODY + b"Content-Length: 2\r\n\r\n{}", 200),
         (
-            b"POST /v1/quotes HTTP/1.1\r\nHost: x\r\nX-Request-Id: \xff\xfe\r\n"
+            b"POST /v1/quotes HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=\xff\r\n"
             + BODY
             + b"Content-Length: 2\r\n\r\n{}",
             200,
         ),
-        (b"POST /v1/quotes HTTP/1.1\r\nHost: x\r\nContent-Type: \xff;;\x80\r\nContent-Length: 2\r\n\r\n{}", 415),
+        (
+            b"POST /v1/quotes HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: \xff\xfe\r\n"
+            + BODY
+            + b"Content-Length: 2\r\n\r\n{}",
+            200,
+        ),
+        (
+            b"POST /v1/quotes HTTP/1.1\r\nHost: localhost\r\nContent-Type: \xff;;\x80\r\nContent-Length: 2\r\n\r\n{}",
+            415,
+        ),
     ],
 )
 async def test_nothing_that_a_client_sends_breaks_the_gateway(tmp_path, sent, status):
@@ -94,7 +103,7 @@ async def test_a_body_that_breaks_off_runs_nothing(tmp_path):
 async def test_a_path_with_a_line_break_is_a_problem_like_any_other(tmp_path):
     """Else some paths get a page that is not ours, without a request id."""
     async with staged(tmp_path, answer) as stage:
-        reply = await exchange(stage.gateway.port, b"GET /v1/tasks/x%0Ay HTTP/1.1\r\nHost: x\r\n\r\n")
+        reply = await exchange(stage.gateway.port, b"GET /v1/tasks/x%0Ay HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
     assert reply.split()[1] == b"404"
     assert b"application/problem+json" in reply
@@ -105,7 +114,7 @@ async def test_a_token_that_is_no_text_is_a_wrong_one(tmp_path, path):
     """Else any client can have the gateway fail, and fill its log."""
     verb = b"GET" if path == "/ui/events" else b"POST"
     async with staged(tmp_path, answer) as stage:
-        head = b"%s %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\r\n\r\n" % (verb, path.encode())
+        head = b"%s %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\xfe\r\n\r\n" % (verb, path.encode())
         said = await exchange(stage.gateway.port, head)
 
     assert said.startswith(b"HTTP/1.1 401 ")
@@ -114,7 +123,9 @@ async def test_a_token_that_is_no_text_is_a_wrong_one(tmp_path, path):
 async def test_an_origin_that_is_no_text_is_not_sent_back(tmp_path):
     """Else the answer can't be written, and the client gets none."""
     async with staged(tmp_path, answer, cors_origins="*") as stage:
-        said = await exchange(stage.gateway.port, b"GET /v1/services HTTP/1.1\r\nHost: x\r\nOrigin: \xff\r\n\r\n")
+        said = await exchange(
+            stage.gateway.port, b"GET /v1/services HTTP/1.1\r\nHost: localhost\r\nOrigin: \xff\r\n\r\n"
+        )
 
     assert said.startswith(b"HTTP/1.1 200 ")
     assert b"Access-Control-Allow-Origin" not in said
@@ -141,7 +152,7 @@ async def drip(writer: asyncio.StreamWriter) -> None:
         (b"", b"GET /v1/ser", False),
         (b"", b"GET /", True),
         (LOOK, b"G", False),
-        (LOOK, b"GET /v1/services HTTP/1.1\r\nHost: x\r\nX-Slow: ", True),
+        (LOOK, b"GET /v1/services HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", True),
     ],
 )
 async def test_a_head_that_does_not_come_whole_ends_its_connection(tmp_path, before, sent, dripping):
@@ -175,7 +186,7 @@ async def test_what_is_idle_or_under_way_is_not_ended_with_those_that_are_late(t
         idle[1].write(LOOK)
         await idle[0].readuntil(b"\r\n\r\n")
         called[1].write(POST + b"Content-Length: 2\r\n\r\n{}")
-        streamed[1].write(b"GET /ui/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        streamed[1].write(b"GET /ui/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await streamed[0].readuntil(b"\r\n\r\n")).split()[1] == b"200"
         # Two that come later are late: the others were passed over each time.
         for _ in range(2):

@@ -38,7 +38,7 @@ MEGABYTES = 4_000_000
 #: Just large.
 LARGE = sizes.LARGE + 1
 CALL = (
-    b"POST /%s/Store HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nPrefer: no-queue\r\n"
+    b"POST /%s/Store HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nPrefer: no-queue\r\n"
     b"Content-Length: %d\r\n\r\n%s"
 )
 #: How many calls the service runs at once: an answer that is kept holds one of these.

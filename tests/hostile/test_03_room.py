@@ -33,7 +33,7 @@ from poste_gateway.limits.capacity import Capacity
 
 MEGABYTE = 1 << 20
 LARGE = 4 * MEGABYTE
-CALL = b"POST /v1/quotes HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+CALL = b"POST /v1/quotes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 SMALL = CALL + b"Content-Length: 2\r\n\r\n{}"
 HASTY: dict[str, Any] = {"write_seconds": 0.5, "head_seconds": 5, "body_seconds": 5}
 
@@ -66,7 +66,7 @@ async def connections(
 async def figure(gateway: GatewayProcess, name: str) -> float:
     """Read a figure of the gateway's metrics."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.part.admin_port)
-    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     text = (await reader.read()).decode()
     writer.close()
     found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
@@ -246,7 +246,7 @@ async def test_one_client_has_its_share_of_the_connections_and_is_told(tmp_path:
 
 async def test_heads_that_do_not_end_are_refused(tmp_path: Path) -> None:
     """A head may have a megabyte for aiohttp, whose limits are each line's alone."""
-    head = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+    head = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
     loop = asyncio.get_running_loop()
     async with staged(tmp_path) as stage, connections(stage.gateway.port, 1) as (one,):
         await loop.sock_sendall(one, head)
@@ -266,7 +266,7 @@ async def test_what_waits_behind_a_call_on_its_connection_is_bounded(tmp_path: P
         return await answer(request, context)
 
     loop = asyncio.get_running_loop()
-    long = b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Long: %s\r\n\r\n" % (b"x" * 8000)
+    long = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Long: %s\r\n\r\n" % (b"x" * 8000)
     async with staged(tmp_path, held, max_received_bytes=MEGABYTE) as stage:
         async with connections(stage.gateway.port, 30) as crowd:
             for one in crowd:

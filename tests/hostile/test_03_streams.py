@@ -58,10 +58,8 @@ class Streamer:
         )
         self._opened.append((reader, writer))
         body = json.dumps({"name": "a", "count": -1, "free": 2**30, **message}).encode()
-        first = (
-            f"POST {feed.WATCH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        )
-        writer.write(f"{first}\r\n\r\n".encode() + body)
+        first = f"POST {feed.WATCH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+        writer.write(f"{first}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         if head:
             self.seen[(await reader.readline()).split()[1].decode()] += 1
         writer.transport.pause_reading()  # type: ignore[attr-defined]  # a stream writer's transport reads too

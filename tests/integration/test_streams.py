@@ -215,7 +215,7 @@ async def test_a_client_that_does_not_read_stops_the_handler(tmp_path: Path, lib
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=2**12)
         body = json.dumps(message).encode()
         writer.write(
-            b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
             % (WATCH.encode(), len(body), body)
         )
         await reader.readline()

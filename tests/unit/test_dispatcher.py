@@ -60,6 +60,7 @@ async def test_a_path_is_looked_up_once(path: str, status: int, allow: str | Non
         call_services,
         own_routes,
         door=Door(None, None, Sessions(id_keys.read(b"k" * 32)), anonymous=False),
+        hosts=None,
         audit=AuditLog(None),
         cors_origins=("https://app.example",),
         draining=asyncio.Event(),

@@ -11,14 +11,13 @@ from multidict import istr
 from yarl import URL
 
 from poste.domain.input_rules import LONGEST_CALLBACK_URL, is_callback_url
+from poste_gateway.http.hosts import ANY, is_named
 
 CALLBACK: Final = istr("Poste-Callback")
 #: An address of IPv6, or a name in ASCII (one of IPv4 looks like one): labels, with or without the last dot.
 _HOST: Final = re.compile(r"[0-9a-f.]*:[0-9a-f:.]*|([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?")
 #: DNS has no longer names (RFC 1035, section 2.3.4), without the last dot.
 LONGEST_NAME: Final = 253
-#: Stands for any name, or in front of a dot for all names below another.
-_ANY: Final = "*"
 
 
 class _Origin(NamedTuple):
@@ -38,8 +37,8 @@ class CallbackUrls:
 
     def __init__(self, origins: Iterable[str]) -> None:
         self._origins = [
-            _Origin.of(URL(one.replace(_ANY, "any", 1)))._replace(host=one.partition("://")[2].partition(":")[0])
-            if _ANY in one
+            _Origin.of(URL(one.replace(ANY, "any", 1)))._replace(host=one.partition("://")[2].partition(":")[0])
+            if ANY in one
             else _Origin.of(URL(one))
             for one in origins
         ]
@@ -67,10 +66,6 @@ class CallbackUrls:
         """Return whether a URL, which is one that could be told, may be."""
         asked = _Origin.of(URL(url))
         return any(
-            (asked.scheme, asked.port) == (one.scheme, one.port) and _is_named(asked.host, one.host)
+            (asked.scheme, asked.port) == (one.scheme, one.port) and is_named(asked.host, one.host)
             for one in self._origins
         )
-
-
-def _is_named(host: str, name: str) -> bool:
-    return name in (host, _ANY) or (name.startswith(f"{_ANY}.") and host.endswith(name[1:]))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from aiohttp import web
 
+from poste_gateway.http.hosts import HOST
 from poste_gateway.http.probes import PROBES
 from poste_gateway.http.problem_types import INVALID_REQUEST
 from poste_gateway.http.problems import Problem, problem_response
@@ -14,8 +14,6 @@ from poste_gateway.http.responses import Response
 from poste_gateway.http.server import Handle
 from poste_gateway.http.tls import Certificate
 
-#: The host of a Host header (RFC 9110, section 7.2), without its port.
-_HOST: Final = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{0,5})?", re.ASCII)
 _HTTPS: Final = 443
 #: For so long browsers come by HTTPS alone (RFC 6797): a year, in seconds.
 _STRICT: Final = "max-age=31536000"
@@ -51,7 +49,7 @@ class Redirect:
         if request.path in PROBES:
             # Health checks come from within the deployment, and need no encryption.
             return await self._handle(request)
-        host = _HOST.fullmatch(request.headers.get("Host", ""))
+        host = HOST.fullmatch(request.headers.get("Host", ""))
         target = request.rel_url.raw_path_qs
         if host is None or not target.startswith("/"):
             problem = Problem(INVALID_REQUEST, "This port leads to https, and the request names no host to go to.")

@@ -323,14 +323,24 @@ ISSUER_AWAY: Final = ProblemType(
     "The token is signed with a key that this gateway does not know, and its issuer can't be asked for newer ones. "
     "Nothing was done: try again.",
 )
+MISDIRECTED: Final = ProblemType(
+    "misdirected",
+    HTTPStatus.MISDIRECTED_REQUEST,
+    Code.PERMISSION_DENIED,
+    "The gateway does not answer under this name",
+    "The header `Host` names a host that is not this gateway's. One on loopback that needs no keys answers under "
+    "`localhost`, names below it, and addresses of loopback alone, for a web page may have its own name lead there; "
+    "POSTE_HOSTS gives it more. Nothing was done.",
+)
 CROSS_ORIGIN: Final = ProblemType(
     "cross-origin",
     HTTPStatus.FORBIDDEN,
     Code.PERMISSION_DENIED,
-    "The request is not of the gateway's own page",
+    "The request is of another origin's page",
     "The page's session is for the page alone: a request that shows it must be of this origin, and the browser must "
     "say so (`Sec-Fetch-Site`, or `Origin` with the same host and port as `Host`). A program shows its key instead, in "
-    "the header `Authorization`. Nothing was done.",
+    "the header `Authorization`. A gateway on loopback that needs no keys answers no pages but those of loopback, "
+    "unless POSTE_CORS_ORIGINS names their origin. Nothing was done.",
 )
 RATE_LIMITED: Final = ProblemType(
     "rate-limited",
@@ -465,6 +475,7 @@ PROBLEM_TYPES: Final = {
         CREDENTIALS_NEEDED,
         NOT_ALLOWED,
         ISSUER_AWAY,
+        MISDIRECTED,
         CROSS_ORIGIN,
         RATE_LIMITED,
         TOO_MANY_WATCHERS,

@@ -33,6 +33,7 @@ _ORIGIN: Final = re.compile(
 _CALLBACK_ORIGIN: Final = re.compile(
     r"https?://(?:\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?", re.ASCII
 )
+_NAMED_HOST: Final = re.compile(r"\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|[0-9a-f:.]+", re.ASCII)
 #: gRPC's schemes for what is no host and port: they are gRPC's to judge.
 _OTHER_TARGETS: Final = (UNIX, "unix-abstract:", "vsock:", "xds:")
 
@@ -133,6 +134,13 @@ def _jwks_url(value: str) -> str:
     raise ValueError("must be an https URL, or http on loopback, such as https://issuer.example/jwks.json")
 
 
+def _named_host(value: str) -> str:
+    """Refuse what no `Host` says: a port, a scheme, capital letters, which it is compared without."""
+    if _NAMED_HOST.fullmatch(value) is None:
+        raise ValueError("must be a name alone, in small letters, such as api.example or *.example")
+    return value
+
+
 def split(value: object) -> object:
     """Take a list apart that is one text, with commas."""
     if isinstance(value, str):
@@ -167,6 +175,7 @@ Algorithms = Annotated[
 ]
 #: What every token's client may do.
 ClientRoles = Annotated[tuple[Literal["call", "read"], ...], NoDecode, BeforeValidator(split)]
+HostNames = Annotated[tuple[Annotated[str, AfterValidator(_named_host)], ...], NoDecode, BeforeValidator(split)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(split)]
 #: Those of URLs that may be called.
 CallbackOrigins = Annotated[

@@ -26,6 +26,7 @@ from poste.runtime.setting_values import (
     CallbackOrigins,
     ClientRoles,
     Host,
+    HostNames,
     JwksUrl,
     Keeps,
     Networks,
@@ -253,6 +254,10 @@ class GatewaySettings(Settings):
     linger_seconds: SomeSeconds = 0.0
     #: Origins that browsers may call from (CORS), separated by commas; none unless named.
     cors_origins: Origins = ()
+    #: Names that it answers under besides those of loopback, separated by commas: `api.example`, `*.example` for all
+    #: below one, `*` for any. A gateway on loopback without keys, TLS or `anonymous_calls` answers under no others
+    #: (421), so that no web page's own name leads to it; any other does so if some are given.
+    hosts: HostNames = ()
     #: Origins of the URLs that clients may have called at their tasks' ends (`Poste-Callback`), separated by commas:
     #: `https://hooks.example`, `https://*.example` for all names below one, `https://*` for any; none unless named.
     callback_origins: CallbackOrigins = ()

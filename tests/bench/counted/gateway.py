@@ -27,6 +27,7 @@ from poste_gateway.dispatcher import Dispatcher
 from poste_gateway.http import server as http_server
 from poste_gateway.http.callback_urls import CallbackUrls
 from poste_gateway.http.door import Door
+from poste_gateway.http.hosts import Hosts
 
 _RESPONSE: Final = sum_pb2.AddResponse(result=4.5).SerializeToString()
 
@@ -94,6 +95,7 @@ def server(pool: ReplicaPool, enqueuer: Any = None, keys: ClientKeys | None = No
         call_services,
         own_routes,
         door=Door(keys, None, Sessions(id_keys.read(b"k" * 32)), anonymous=False),
+        hosts=Hosts((), ()),
         audit=AuditLog(None),
         cors_origins=(),
         draining=asyncio.Event(),
