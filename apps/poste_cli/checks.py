@@ -131,7 +131,11 @@ def of_services(services: Iterable[Service]) -> Iterator[Finding]:
             "start it" if service.queueable else "start it; with the worker library, or a courier, its calls are kept"
         )
         up = service.availability == "up"
-        yield Finding(service.name, "up" if up else f"{service.availability}: {away}", "" if up else kept)
+        if service.away_reason is None:
+            yield Finding(service.name, "up" if up else f"{service.availability}: {away}", "" if up else kept)
+        else:
+            mend = "see to its certificate, and to whom this gateway trusts: docs/operating.md"
+            yield Finding(service.name, f"{service.availability}: {service.away_reason}; {away}", mend)
         for method in service.methods:
             for route, reason in method.not_served.items():
                 yield Finding(f"{service.name}/{method.name}", f"{route} is not served: {reason}", "change its proto")

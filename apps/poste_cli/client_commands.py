@@ -244,6 +244,8 @@ def _print_whole(found: Sequence[Service]) -> None:
         list(service_rows(found)),
     )
     for service in found:
+        if service.away_reason is not None:
+            printing.line(f"{service.name} is not reached: {service.away_reason}")
         for method in service.methods:
             for route, reason in method.not_served.items():
                 printing.line(f"not served: {route} of {service.name}/{method.name}: {reason}")

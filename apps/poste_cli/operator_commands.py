@@ -49,7 +49,8 @@ def register(target: str, token: str | None, url: str, as_json: bool) -> None:
     """Make the services known of the gRPC server at HOST:PORT, which needs to know nothing of Poste.
 
     What it serves is read from it by gRPC server reflection (v1 or v1alpha), now and whenever it comes back. It is the
-    middleware that reaches it, and gateways and couriers: HOST must mean the same to them.
+    middleware that reaches it, and gateways and couriers: HOST must mean the same to them. grpcs://HOST:PORT is called
+    over TLS, and only if its certificate is for HOST and of an authority that they trust (POSTE_TARGETS_CA_FILE).
 
     Exit code: 0 all of its services are registered, 1 one of them is not (it says why), 2 wrong usage or no gateway.
     """

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from poste.domain import traceparents
 from poste.rpc.credentials import Credentials, duties
 from poste.rpc.replicated import Replicated
+from poste.rpc.target_trust import TargetTrust
 from poste.runtime import admin, lifecycle, logs, program, tracing
 from poste.runtime.settings import CourierSettings
 from poste.service.report import Reporter
@@ -36,10 +37,11 @@ async def run(
     # What the process does itself is in no trace.
     tracing.silence(traceparents.UNRECORDED)
     credentials = Credentials.of(settings)
+    trust = TargetTrust(settings.targets_ca_file, credentials)
     channel = Replicated(settings.mom, credentials)
     reporter = Reporter(channel)
     registration = Registration(channel)
-    rounds = Rounds(channel, settings, reporter)
+    rounds = Rounds(channel, settings, reporter, trust)
 
     def ready() -> str | None:
         if stop.is_set():
@@ -54,7 +56,7 @@ async def run(
     try:
         async with (
             admin.serving(settings.admin_host or settings.host, settings.probes_port(), ready) as port,
-            lifecycle.side_tasks(channel.run(), reporter.run(), *duties(credentials)),
+            lifecycle.side_tasks(channel.run(), reporter.run(), *duties(credentials, trust)),
         ):
             listening(port)
             _log.info("serving", admin_port=port)

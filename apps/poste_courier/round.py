@@ -14,6 +14,7 @@ from poste.domain.errors import CatalogueError
 from poste.queue.consumer import ClaimedTask, Consumer, SharedStore
 from poste.rpc.catalogue import Service, describe
 from poste.rpc.reflection import NoReflection, ReflectionError, read_services
+from poste.rpc.target_trust import TargetTrust
 from poste.runtime import lifecycle, logs, metrics
 from poste.runtime.settings import CourierSettings
 from poste.runtime.waits import done_within
@@ -51,6 +52,7 @@ class Round:
         schemas: Schemas,
         spawn: Spawn,
         turns: AnswerTurns,
+        trust: TargetTrust,
     ) -> None:
         """Prepare; `run` begins.
 
@@ -62,11 +64,12 @@ class Round:
             schemas: Judges what was accepted under another schema.
             spawn: Starts the tasks that watch over the replicas.
             turns: Gives large answers their turns to be read: one for all rounds.
+            trust: Whom services are believed to be that are called over TLS: one for all rounds.
         """
         self.name = service.name
         self._settings = settings
         self._store = store
-        self._pool = ReplicaPool(service.name, spawn, turns, read=self._read)
+        self._pool = ReplicaPool(service.name, spawn, turns, read=self._read, trust=trust)
         self._limit = ConcurrencyLimit(settings.concurrency)
         self._delivery = Delivery(service, self._pool, self._limit, held=store.held, schemas=schemas)
         self._road = QueuedRoad(self._delivery.run, reporter, schemas, self._delivery.schemas_of)
@@ -113,6 +116,7 @@ class Round:
             max_in_flight=service.policy.max_in_flight,
             lacking=service.lacking,
             unlike=service.unlike,
+            target_tls=service.entry.target_tls,
         )
 
     def ready(self) -> str | None:

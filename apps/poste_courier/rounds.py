@@ -16,6 +16,7 @@ from poste.queue.consumer import SharedStore
 from poste.rpc.catalogue import Service
 from poste.rpc.channels import code
 from poste.rpc.received_catalogue import ReadServices, ReceivedCatalogue
+from poste.rpc.target_trust import TargetTrust
 from poste.runtime import logs
 from poste.runtime.backoff import Backoff
 from poste.runtime.settings import CourierSettings
@@ -40,17 +41,20 @@ class Rounds:
         known: Is set once the catalogue was received.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, settings: CourierSettings, reporter: Reporter) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, settings: CourierSettings, reporter: Reporter, trust: TargetTrust
+    ) -> None:
         """Know no service yet.
 
         Args:
             channel: To the middleware.
             settings: The courier's settings, for each round.
             reporter: Reports for all of them.
+            trust: Whom services are believed to be that are called over TLS.
         """
         self.known = asyncio.Event()
         self._stub = mom_service_pb2_grpc.MomServiceStub(channel)
-        self._settings = settings
+        self._settings, self._trust = settings, trust
         self._store = SharedStore(settings)
         self._reporter = reporter
         self._schemas = Schemas(channel)
@@ -125,6 +129,7 @@ class Rounds:
             schemas=self._schemas,
             spawn=watches.create_task,
             turns=self._turns,
+            trust=self._trust,
         )
         self._rounds[service.name] = one
         running.create_task(self._go(one))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from poste.domain.errors import StartError
 from poste.domain.task_id import TaskIds
-from poste.rpc.credentials import Credentials
+from poste.rpc.credentials import Credentials, duties
+from poste.rpc.target_trust import TargetTrust
 from poste.runtime import admin, lifecycle, logs, program, secret_files
 from poste.runtime.addresses import authority
 from poste.runtime.settings import GatewaySettings
@@ -128,11 +129,18 @@ class _Gateway:
         self.draining, self.stopping = asyncio.Event(), asyncio.Event()
         self.capacity = _capacity(settings)
         self._credentials = credentials = Credentials.of(settings)
+        self._trust = TargetTrust(settings.targets_ca_file, credentials)
         self._mom = mom = Mom(settings.mom, credentials)
         copy = CatalogueCache(settings.catalogue_copy or settings.id_key_file.with_name(_CATALOGUE_COPY))
         largest = settings.max_stream_message_bytes
         self.catalogue = catalogue = ServiceCatalogue(
-            mom, copy, ids.fingerprint, duties.create_task, max_stream_message=largest, credentials=credentials
+            mom,
+            copy,
+            ids.fingerprint,
+            duties.create_task,
+            max_stream_message=largest,
+            credentials=credentials,
+            trust=self._trust,
         )
         self._open_streams = OpenStreams(settings.max_streams, max_message_bytes=largest)
         self._grace_seconds = settings.grace_seconds
@@ -183,16 +191,15 @@ class _Gateway:
     async def __aenter__(self) -> Self:
         self._following_mom = self._duties.create_task(self._mom.run())
         ending = self._open_streams.end_with(self.stopping, self._grace_seconds)
-        duties = [self.catalogue.follow(), self.broadcaster.run(), self._clock.keep(), ending]
+        running = [self.catalogue.follow(), self.broadcaster.run(), self._clock.keep(), ending]
         if self._deliverer is not None:
-            duties.append(self._deliverer.run())
+            running.append(self._deliverer.run())
         if self._keys is not None:
-            duties.append(self._keys.keep())
+            running.append(self._keys.keep())
         if self._tokens is not None:
-            duties.append(self._tokens.keys.keep())
-        if self._credentials is not None:
-            duties.append(self._credentials.keep())
-        self._following = [self._duties.create_task(duty) for duty in duties]
+            running.append(self._tokens.keys.keep())
+        running += duties(self._credentials, self._trust)
+        self._following = [self._duties.create_task(duty) for duty in running]
         return self
 
     async def __aexit__(self, *_: object) -> None:

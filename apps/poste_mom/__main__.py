@@ -25,6 +25,7 @@ from poste.queue.tasks import Tasks
 from poste.rpc.credentials import Credentials, duties
 from poste.rpc.intake import Intake
 from poste.rpc.servers import Health, bind, bind_socket, new_server
+from poste.rpc.target_trust import TargetTrust
 from poste.runtime import admin, lifecycle, logs, program
 from poste.runtime.addresses import authority
 from poste.runtime.settings import MomSettings
@@ -68,7 +69,7 @@ class _Middleware:
         figures: What Prometheus reads.
     """
 
-    def __init__(self, settings: MomSettings) -> None:
+    def __init__(self, settings: MomSettings, trust: TargetTrust) -> None:
         limits = CatalogueLimits(settings.max_catalogue_bytes, settings.max_replicas)
         shipped = _shipped(settings, limits)
         self._health = StoreHealth(settings)
@@ -86,7 +87,7 @@ class _Middleware:
         sockets = None if settings.socket is None else settings.socket.parent
         self._catalogue = Catalogue(self._store, shipped, limits, sockets=sockets, replaced=self._forget)
         self._schemas = Schemas(SchemaStore(self.client, self._health.proof, self._keys), self._catalogue)
-        self._reflecting = Reflecting(self._catalogue)
+        self._reflecting = Reflecting(self._catalogue, trust)
         self._budgets = Budgets(self._catalogue, self._health)
         self._metrics_leader = MetricsLeader(self.client, self._keys)
         self.figures = Figures(
@@ -151,8 +152,9 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
     Raises:
         StartError: The port is taken, or the catalogue file is wrong.
     """
-    middleware = _Middleware(settings)
     credentials = Credentials.of(settings)
+    trust = TargetTrust(settings.targets_ca_file, credentials)
+    middleware = _Middleware(settings, trust)
     server, intake = new_server(), Intake()
     health_service = Health(server, "poste.v1.MomService", intake=intake)
     method_handlers.add_to_server(middleware.servicers(), server, intake, named=credentials is not None)
@@ -165,7 +167,7 @@ async def run(settings: MomSettings, stop: asyncio.Event) -> None:
         settings.admin_host or settings.host, settings.probes_port(), ready, collect=middleware.figures.collect
     )
     try:
-        async with probes, lifecycle.side_tasks(*middleware.duties(), *duties(credentials)):
+        async with probes, lifecycle.side_tasks(*middleware.duties(), *duties(credentials, trust)):
             await server.start()
             await health_service.serving()
             _log.info("serving", address=address)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,86 +9,18 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from support import depot
-from support.cli import environment, poste
-from support.gateway import Gateway, Reply, running_gateway
-from support.mom import RunningMom, running_mom
-from support.operating import OPERATOR, secret_file
+from support.gateway import Gateway
 from support.ports import free_port
 from support.redis_server import RedisServer
 from support.rest import is_problem
+from support.targets import TARGETS, Office, catalogue, courier, opened
 from support.waiting import until
 
-from poste.queue.connection import open_client
 from poste.runtime import metrics
-from poste.runtime.settings import CourierSettings, StoreSettings
 from poste.v1 import mom_service_pb2 as pb
-from poste_courier.__main__ import run as run_courier
 
-TARGETS = "/v1/services"
-
-
-class Office:
-    """A gateway before its middleware."""
-
-    def __init__(self, gateway: Gateway, mom: RunningMom) -> None:
-        self.gateway, self.mom = gateway, mom
-
-    async def register(self, target: str) -> Reply:
-        return await self.gateway.post(f"{TARGETS}?target={target}")
-
-    async def call(self, method: str = "Store") -> Reply:
-        return await self.gateway.post(f"/{depot.NAME}/{method}", {"sku": "a"}, Prefer="no-queue")
-
-    async def answers(self, method: str = "Store", status: int = 200) -> None:
-        async def look() -> bool:
-            return (await self.call(method)).status == status
-
-        await until(look, what=f"{status} for {method}")
-
-    async def known(self, method: str) -> None:
-        async def look() -> bool:
-            services = (await self.gateway.get(TARGETS)).body["services"]
-            return any(one["name"] == method for service in services for one in service["methods"])
-
-        await until(look, what=f"{method} is known")
-
-    async def ended(self, place: str) -> bool:
-        return (await self.gateway.get(place)).body["state"] not in ("QUEUED", "RUNNING")
-
-    async def verb(self, *arguments: str, folder: Path) -> Any:
-        env = environment(POSTE_OPERATOR_TOKEN_FILE=str(secret_file(folder / "token")))
-        return await asyncio.to_thread(poste, *arguments, "--url", self.gateway.url, env=env)
-
-
-@contextlib.asynccontextmanager
-async def opened(server: RedisServer, folder: Path, *, empty: bool = True, **settings: Any) -> AsyncIterator[Office]:
-    if empty:
-        client = open_client(StoreSettings(redis_url=server.url))
-        await client.flushall()
-        await client.aclose()
-    async with (
-        running_mom(server.url, **settings) as mom,
-        running_gateway(folder, mom.settings.port, headers=OPERATOR) as gateway,
-    ):
-        yield Office(gateway, mom)
-
-
-@contextlib.asynccontextmanager
-async def courier(server: RedisServer, office: Office) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    settings = CourierSettings(redis_url=server.url, mom=office.mom.target, admin_port=free_port())
-    task = asyncio.create_task(run_courier(settings, stop))
-    try:
-        yield
-    finally:
-        stop.set()
-        await task
-
-
-def catalogue(folder: Path, target: str, *settings: str) -> Path:
-    lines = [f'[services."{depot.NAME}"]', "reflect = true", f'target = "{target}"', *settings]
-    (folder / "catalogue.toml").write_text("\n".join(lines))
-    return folder / "catalogue.toml"
+#: What is no target over TLS, and must not be called in plain for it.
+TLS = ("grpcs://", "grpcs://localhost", "GRPCS://a:1", "https://a:1", "grpcs://a:1/x")
 
 
 @pytest.fixture
@@ -190,7 +120,7 @@ async def test_what_cannot_be_registered_is_told_why(office: Office) -> None:
     nobody = await office.register(f"127.0.0.1:{free_port()}")
     async with depot.serving(versions=()) as port:
         mute = await office.register(f"127.0.0.1:{port}")
-    wrong = [await office.register(target) for target in ("", "nowhere", "127.0.0.1:0", "unix:/run/x", "a:1/b")]
+    wrong = [await office.register(target) for target in ("", "nowhere", "a:0", "unix:/x", "a:1/b", *TLS)]
     async with depot.serving(names=("google.evil.Depot",)) as port:
         reserved = await office.register(f"127.0.0.1:{port}")
 

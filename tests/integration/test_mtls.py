@@ -216,9 +216,10 @@ def test_files_that_do_not_belong_together_are_refused(certificates: Certificate
         Credentials(*(certificates.folder / name for name in ("ca.crt", "mom.crt", "gateway.key")))
     with pytest.raises(StartError, match="POSTE_MTLS_CA_FILE"):
         Credentials(tmp_path / "none", *(certificates.folder / name for name in ("mom.crt", "mom.key")))
-    (tmp_path / "empty").touch()
-    with pytest.raises(StartError, match="POSTE_MTLS_CA_FILE"):
-        Credentials(tmp_path / "empty", *(certificates.folder / name for name in ("mom.crt", "mom.key")))
+    for content in (b"", b"\xff\x00"):
+        (tmp_path / "none").write_bytes(content)
+        with pytest.raises(StartError, match="POSTE_MTLS_CA_FILE"):
+            Credentials(tmp_path / "none", *(certificates.folder / name for name in ("mom.crt", "mom.key")))
     with pytest.raises(StartError, match="needs POSTE_MTLS_CA_FILE and POSTE_MTLS_KEY_FILE too"):
         MomSettings(mtls_certificate_file=certificates.folder / "mom.crt")
 

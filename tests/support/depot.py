@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -52,12 +52,16 @@ async def serving(
     versions: Collection[str] = BOTH,
     port: int = 0,
     names: Sequence[str] = (NAME,),
+    tls: grpc.ServerCredentials | None = None,
+    callers: list[Mapping[str, Sequence[bytes]]] | None = None,
 ) -> AsyncIterator[int]:
-    """Serve it; each method gives back what it got. Yields the port."""
+    """Serve it; each method gives back what it got, and notes what its caller showed. Yields the port."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     item: Any = message_factory.GetMessageClass(pool_of(methods).FindMessageTypeByName("foreign.v1.Item"))
 
-    async def echo(request: Any, _: Any) -> Any:
+    async def echo(request: Any, context: Any) -> Any:
+        if callers is not None:
+            callers.append(context.auth_context())
         return request
 
     handler: Any = grpc.unary_unary_rpc_method_handler(echo, item.FromString, item.SerializeToString)
@@ -66,7 +70,7 @@ async def serving(
         server.add_generic_rpc_handlers((handlers,))
         servicer = reflection.aio.ReflectionServicer([name, reflection.SERVICE_NAME], pool=pool_of(methods, name))
         add_reflection(server, servicer.ServerReflectionInfo, versions)
-    async with grpc_server.listening(server, port) as bound:
+    async with grpc_server.listening(server, port, tls) as bound:
         yield bound
 
 

@@ -102,11 +102,11 @@ def entry(*targets: str, library: bool = True) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def plain(feed: Feed, port: int = 0) -> AsyncIterator[str]:
+async def plain(feed: Feed, port: int = 0, tls: grpc.ServerCredentials | None = None) -> AsyncIterator[str]:
     """Serve it without the library; yields its target."""
     server = grpc.aio.server()
     feed_pb2_grpc.add_FeedServiceServicer_to_server(feed, server)
-    async with grpc_server.listening(server, port) as bound:
+    async with grpc_server.listening(server, port, tls) as bound:
         yield f"127.0.0.1:{bound}"
 
 

@@ -16,6 +16,7 @@ from poste.runtime.settings import (
     MomSettings,
     Settings,
     StoreSettings,
+    TargetSettings,
     WorkerSettings,
 )
 from support.documents import ROOT
@@ -24,6 +25,7 @@ PAGE: Final = ROOT / "docs/settings.md"
 _PARTS: Final = (
     ("Every part", Settings),
     ("The middleware, the services and the couriers", StoreSettings),
+    ("The gateway, the middleware and the couriers", TargetSettings),
     ("The gateway", GatewaySettings),
     ("The middleware", MomSettings),
     ("A service and a courier", ConsumerSettings),

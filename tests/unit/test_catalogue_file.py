@@ -148,6 +148,13 @@ def test_of_two_services_with_one_route_the_first_keeps_it(folder: Path) -> None
         (["reflect = true", 'target = "a:1"', "max_in_flight = 0"], "must be at least 1"),
         (['reflect = "yes"', 'target = "a:1"'], "must be bool"),
         (["reflect = false", 'target = "a:1"'], "descriptors is missing"),
+        (["reflect = true", 'target = "a:1"', 'ca_file = "ca.crt"'], "for a target over TLS"),
+        (["reflect = true", 'target = "a:1"', 'server_name = "a"'], "for a target over TLS"),
+        (["reflect = true", 'target = "grpcs://a"'], "must be grpcs://HOST:PORT"),
+        (["reflect = true", 'target = "https://a:1"'], "over TLS it is spelt grpcs://HOST:PORT"),
+        (["reflect = true", 'target = "GRPCS://a:1"'], "over TLS it is spelt grpcs://HOST:PORT"),
+        (["reflect = true", 'target = "grpcs://a:1"', 'ca_file = "none"'], "ca_file .*none: No such file"),
+        (["reflect = true", 'target = "grpcs://a:1"', 'ca_file = "calculator.binpb"'], "ca_file .*calculator.binpb: "),
     ],
 )
 def test_a_mistake_beside_reflection_is_named(folder: Path, lines: list[str], words: str) -> None:

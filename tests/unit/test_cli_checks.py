@@ -74,9 +74,11 @@ def test_services_say_what_becomes_of_their_calls():
         service(availability="away"),
         service(availability="away", queueable=False),
         service(methods=[{**METHOD, "notServed": [route]}]),
+        service(availability="away", awayReason="its certificate is refused"),
     ]
     found = [*checks.of_services(services)]
 
-    assert [bool(one.advice) for one in found] == [False, True, True, False, True]
+    assert [bool(one.advice) for one in found] == [False, True, True, False, True, True]
+    assert found[5].said == "away: its certificate is refused; its calls wait until it is back"
     assert ["wait" in found[1].said, "refused" in found[2].said] == [True, True]
     assert found[4].said == "GET /x is not served: the route is b.B's"

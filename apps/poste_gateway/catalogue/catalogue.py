@@ -21,6 +21,7 @@ from poste.rpc import channels
 from poste.rpc.catalogue import Service
 from poste.rpc.credentials import Credentials
 from poste.rpc.received_catalogue import ReadServices, ReceivedCatalogue
+from poste.rpc.target_trust import TargetTrust
 from poste.runtime import logs, metrics
 from poste.runtime.backoff import Backoff
 from poste.runtime.slices import Slices
@@ -70,6 +71,7 @@ class ServiceCatalogue:
         *,
         max_stream_message: int = sizes.STREAM_MESSAGE,
         credentials: Credentials | None = None,
+        trust: TargetTrust | None = None,
     ) -> None:
         """Know nothing yet.
 
@@ -80,8 +82,9 @@ class ServiceCatalogue:
             spawn: Starts tasks in the gateway's task group.
             max_stream_message: How large a message of a stream may be, in bytes.
             credentials: What connections to services are secured by; they are not unless given.
+            trust: Whom services without the library are believed to be that are called over TLS.
         """
-        self._max_stream_message, self._credentials = max_stream_message, credentials
+        self._max_stream_message, self._credentials, self._trust = max_stream_message, credentials, trust
         self._read = ReadServices()
         self.services: Mapping[str, Service] = self._read.by_name
         #: Held by who changes it: that takes several slices.
@@ -213,6 +216,7 @@ class ServiceCatalogue:
                 self._turns,
                 max_stream_message=self._max_stream_message,
                 credentials=self._credentials,
+                trust=self._trust,
             )
         pool.update(
             service.targets,
@@ -220,6 +224,7 @@ class ServiceCatalogue:
             max_in_flight=service.policy.max_in_flight,
             lacking=service.lacking,
             unlike=service.unlike,
+            target_tls=service.entry.target_tls,
         )
         self._read.by_name[service.name] = service
         self.routes.put(service)

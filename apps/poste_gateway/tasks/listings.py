@@ -3,7 +3,7 @@
 `GET /v1/services`::
 
     {"services": [{"name": "calculator.v1.SumService", "availability": "up" | "away" | "busy", "queueable": true,
-                   "queued": 0, "replicas": {"ready": 1, "known": 1},
+                   "queued": 0, "replicas": {"ready": 1, "known": 1}, "awayReason": null,
                    "methods": [{"name": "Add", "kind": "unary", "callable": true,
                                 "path": "/calculator.v1.SumService/Add",
                                 "routes": ["POST /calculator.v1.SumService/Add", "POST /v1/sum"], "notServed": [],
@@ -13,6 +13,7 @@
 `GET /v1/services/{service}/methods/{method}` is one method as it stands there, with the names of its `request` and its
 `response`, and what these are made of (`poste.protojson.outline`).
 
+`awayReason`: why no replica can be connected to, where that may be for its certificate, or for ours.
 `notServed`: annotated routes that are not served, each with the reason (`{"route": …, "reason": …}`).
 `queueable`: calls can be queued, because there is a consumer: the worker library registered the service, or a courier
 runs, which delivers to services without the library. `queued` is null while the middleware is away. `GET /v1/queues`,
@@ -162,6 +163,7 @@ class Listings:
                     "queueable": service.queueable,
                     "queued": None if queued is None else queued.get(name),
                     "replicas": dict(zip(("ready", "known"), pools[name].counts, strict=True)),
+                    "awayReason": pools[name].trouble,
                     "methods": [
                         _method(method, self._catalogue.routes.passed_over(method)) for method in service.routed
                     ],

@@ -29,7 +29,7 @@ replays whatever its method's schema is.
 to live are over, and answers with `{"purged": 63000}`: DEAD tasks stay. A request for a dropped one gets 410 `gone`.
 
 `POST /v1/services?target=HOST:PORT` makes the services known of a server that knows nothing of Poste: what it serves is
-read from it, by gRPC server reflection, now and whenever it comes back::
+read from it, by gRPC server reflection, now and whenever it comes back; `grpcs://HOST:PORT` is called over TLS::
 
     {"target": "127.0.0.1:50060", "services": [{"name": "ledger.v1.LedgerService", "methods": ["Look", "Record"]}]}
 
@@ -246,8 +246,8 @@ class OperatorRoutes:
 
     async def _register(self, request: web.BaseRequest, _: str) -> Response:
         target = request.query.get("target", "")
-        if not input_rules.is_address(target):
-            raise invalid("target", "must be HOST:PORT")
+        if not input_rules.is_target(target):
+            raise invalid("target", "must be HOST:PORT, or grpcs://HOST:PORT for TLS")
         said = await self._mom.register_target(target)
         if said.fault:
             raise Problem(TARGET_UNREAD, said.fault)

@@ -32,15 +32,15 @@ class Health:
         if pool.shunned:
             return _HUNG
         now = asyncio.get_running_loop().time()
-        knocks = [self._hangs(replica.address, now) for replica in pool.replicas if replica.listed]
+        knocks = [self._hangs(replica.address, now, tls=replica.tls) for replica in pool.replicas if replica.listed]
         return _HUNG if any(await asyncio.gather(*knocks)) else _AWAY
 
-    async def _hangs(self, address: str, now: float) -> bool:
+    async def _hangs(self, address: str, now: float, *, tls: bool) -> bool:
         if now < self._hung.get(address, now):
             return True
         # Those whose time is over go: an address that left its service is never asked for again.
         self._hung = {one: end for one, end in self._hung.items() if end > now}
-        hangs = await hang_probe.accepts_but_silent(address, _PATIENCE_SECONDS)
+        hangs = await hang_probe.accepts_but_silent(address, _PATIENCE_SECONDS, tls=tls)
         if hangs:
             self._hung[address] = now + _BELIEF_SECONDS
         return hangs

@@ -322,6 +322,11 @@ class Catalogue:
                 found.setdefault(target, set()).add(entry.name)
         return found
 
+    def target_tls(self, target: str) -> catalogue_pb2.TargetTls:
+        """Return by what the server of a target is known that is called over TLS, besides what the target says."""
+        entries = (*self._shipped.values(), *(service.entry for service in self._services.values()))
+        return next((entry.target_tls for entry in entries if target in entry.targets), catalogue_pb2.TargetTls())
+
     def unread(self, target: str) -> bool:
         """Return whether the catalogue file names services of a target that were never read from it."""
         return any(target in self._shipped[name].targets for name in self._unread)

@@ -12,7 +12,9 @@ then no consumer is known for its queue. So no setting here says whether a servi
 
     [services."ledger.v1.LedgerService"]
     reflect = true                       # in place of `descriptors`: its replicas have gRPC server reflection
-    target = "dns:///tasks.ledger:50060"
+    target = "grpcs://ledger.example:443"  # over TLS: its certificate must be good, and for that host
+    ca_file = "ledger-ca.pem"            # of whose authorities it must be, relative to this file; else the settings'
+    server_name = "ledger.internal"      # the name that the certificate has, if it is not the target's host
 
     [services."calculator.v1.SumService".methods.Add]
     timeout_seconds = 5
@@ -77,11 +79,14 @@ response_headers         below    what of handlers' metadata is a header of its 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
+from poste.domain import input_rules
 from poste.domain.errors import CatalogueError, StartError
 from poste.rpc.catalogue import Service, check_settings, claims_of, describe, weigh, without_taken
+from poste.rpc.credentials import believing, reason
 from poste.runtime import logs
 from poste.v1 import catalogue_pb2
 
@@ -113,6 +118,8 @@ _SERVICE_FIELDS: Final[dict[str, type]] = {
     "max_held_bytes": int,
     "max_in_flight": int,
 }
+#: What means TLS elsewhere, and would be taken for a host here.
+_OTHER_TLS: Final = re.compile(r"(https|tls|grpcs|grpc\+tls)://", re.IGNORECASE)
 _HEADER_FIELDS: Final = ("request_headers", "kept_headers", "response_headers")
 
 
@@ -195,6 +202,28 @@ def _locate(path: Path, where: str, left: dict[str, Any], entry: catalogue_pb2.C
             raise StartError(f"{where}: descriptors {descriptors}: {error.strerror}") from error
     if target := _taken(where, left, "target", str, required=entry.reflect):
         entry.targets.append(target)
+    _identify(path, where, left, entry)
+
+
+def _identify(path: Path, where: str, left: dict[str, Any], entry: catalogue_pb2.CatalogueService) -> None:
+    """Read by what a server is known that is called over TLS."""
+    ca_file, server_name = (_taken(where, left, name, str) for name in ("ca_file", "server_name"))
+    target = next(iter(entry.targets), "")
+    if not target.startswith(input_rules.TLS_SCHEME):
+        if (found := _OTHER_TLS.match(target)) is not None:
+            raise StartError(f"{where}: target is {target!r}; over TLS it is spelt grpcs://HOST:PORT, not {found[0]}")
+        if ca_file is not None or server_name is not None:
+            raise StartError(f"{where}: ca_file and server_name are for a target over TLS, grpcs://HOST:PORT")
+        return
+    if not input_rules.is_target(target):
+        raise StartError(f"{where}: target is {target!r}, must be grpcs://HOST:PORT")
+    entry.target_tls.server_name = server_name or ""
+    if ca_file is not None:
+        try:
+            entry.target_tls.ca = (path.parent / ca_file).read_bytes()
+            believing(entry.target_tls.ca)
+        except (OSError, ValueError) as error:
+            raise StartError(f"{where}: ca_file {path.parent / ca_file}: {reason(error)}") from error
 
 
 def _log_passed_over(service: Service) -> None:

@@ -53,6 +53,7 @@ def entry_of(
             raise CatalogueError(f"{service} is registered at {', '.join(said.targets)} (`poste forget` takes it out)")
         entry.targets[:] = said.targets
         entry.settings.CopyFrom(said.settings)
+        entry.target_tls.CopyFrom(said.target_tls)
     entry.file_descriptor_set = files
     return entry
 

@@ -13,6 +13,7 @@ import grpc
 
 from poste.domain import input_rules
 from poste.domain.errors import CatalogueError, PosteError
+from poste.rpc import unreached
 from poste.rpc.channels import connect
 from poste.rpc.reflection import ReflectionError, read_services
 from poste.rpc.resolving import Resolver
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from poste.rpc.catalogue import Service
+    from poste.rpc.credentials import Secured
+    from poste.rpc.target_trust import TargetTrust
     from poste_mom.catalogue.catalogue import Catalogue
 
 #: How long a server may take to be read, in seconds: an operator waits for it.
@@ -47,9 +50,9 @@ _READY: Final = grpc.ChannelConnectivity.READY
 class Reflecting:
     """All targets that are read, and read again."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, trust: TargetTrust) -> None:
         """Prepare; `run` begins."""
-        self._catalogue = catalogue
+        self._catalogue, self._trust = catalogue, trust
         #: What is wrong with each target, as it was last logged.
         self._faults: dict[str, str] = {}
 
@@ -60,9 +63,9 @@ class Reflecting:
             CatalogueError: That is no address, or there is nothing to be read.
             StoreError: Redis does not answer.
         """
-        if not input_rules.is_address(target):
-            raise CatalogueError(f"{target!r} is no HOST:PORT")
-        channel = connect(target, library=False)
+        if not input_rules.is_target(target):
+            raise CatalogueError(f"{target!r} is no HOST:PORT, nor grpcs://HOST:PORT")
+        channel = connect(target.removeprefix(input_rules.TLS_SCHEME), library=False, secured=self._secured(target))
         try:
             found = await _read(channel)
         except ReflectionError as error:
@@ -72,6 +75,9 @@ class Reflecting:
         if not found:
             raise CatalogueError(f"{target}: it has no services beside those of reserved packages")
         return [await self._register(target, name, files) for name, files in sorted(found.items())]
+
+    def _secured(self, target: str) -> Secured | None:
+        return self._trust.towards(target, self._catalogue.target_tls(target))
 
     async def _register(self, target: str, name: str, files: bytes) -> pb.TargetService:
         try:
@@ -105,30 +111,33 @@ class Reflecting:
 
     async def _follow_target(self, target: str) -> None:
         resolver = Resolver()
-        watches: dict[str, asyncio.Task[None]] = {}
+        #: By address, and how connections are secured: after a renewal another one reads it.
+        watches: dict[tuple[str, Secured | None], asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             try:
                 while True:
                     addresses = await resolver.resolve((target,))
                     if not addresses:
                         self._note(target, "its name is not known")
-                    for address in watches.keys() - addresses:
-                        await lifecycle.end([watches[address]])
-                        del watches[address]
-                    for address in addresses - watches.keys():
-                        watches[address] = group.create_task(self._watch(target, address))
+                    secured = self._secured(target)
+                    wanted = {(address, secured) for address in addresses}
+                    for gone in watches.keys() - wanted:
+                        await lifecycle.end([watches[gone]])
+                        del watches[gone]
+                    for new in wanted - watches.keys():
+                        watches[new] = group.create_task(self._watch(target, *new))
                     await asyncio.sleep(_RESOLVE_SECONDS)
             finally:
                 await lifecycle.end(watches.values())
 
-    async def _watch(self, target: str, address: str) -> None:
+    async def _watch(self, target: str, address: str, secured: Secured | None) -> None:
         """Read one replica whenever it has come back."""
-        channel = connect(address, library=False)
+        channel = connect(address, library=False, secured=secured)
         backoff = Backoff(_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS)
         try:
             while True:
                 if not await done_within(_CONNECT_SECONDS, channel.channel_ready()):
-                    self._miss(target)
+                    await self._miss(target, channel)
                     await channel.channel_ready()
                 fault = await self._take(target, address, channel)
                 self._note(target, fault)
@@ -159,10 +168,10 @@ class Reflecting:
         missing = ", ".join(sorted(wanted - found.keys()))
         return f"it does not serve {missing}" if missing else None
 
-    def _miss(self, target: str) -> None:
+    async def _miss(self, target: str, channel: grpc.aio.Channel) -> None:
         """Note that a replica is away: that matters only as long as it is not known what it serves."""
-        if self._catalogue.unread(target):
-            self._note(target, f"no connection within {_CONNECT_SECONDS:g} s (or its health service says NOT_SERVING)")
+        if self._catalogue.unread(target) and (why := await unreached.why(channel)):
+            self._note(target, f"no connection within {_CONNECT_SECONDS:g} s: {why}")
 
     def _note(self, target: str, fault: str | None) -> None:
         """Note what is wrong with a target; it is logged once."""

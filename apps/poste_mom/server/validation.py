@@ -44,7 +44,7 @@ _OPTIONAL: Final = frozenset(
         ("SearchTasksRequest", "key"),
     }
 )
-#: A registration's fields are checked by the catalogue; a target to be read is an address.
+#: A registration's fields are checked by the catalogue; a target to be read is judged as it is read.
 _JUDGED_ELSEWHERE: Final = frozenset({"RegisterServiceRequest", "RegisterTargetRequest"})
 
 

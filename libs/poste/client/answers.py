@@ -259,6 +259,7 @@ class Service:
         queued: How many calls wait for it; None while that is unknown.
         methods: What it can be asked for.
         document: The service as it came.
+        away_reason: Why it can't be connected to, where that may be for a certificate; None if it is not known.
     """
 
     name: str
@@ -267,6 +268,7 @@ class Service:
     queued: int | None
     methods: tuple[Method, ...]
     document: Mapping[str, Any] = field(repr=False)
+    away_reason: str | None = None
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Service:
@@ -279,6 +281,7 @@ class Service:
             queued=None if queued is None else int(queued),
             methods=tuple(Method.read(method) for method in document["methods"]),
             document=document,
+            away_reason=document.get("awayReason"),
         )
 
 

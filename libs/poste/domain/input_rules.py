@@ -30,6 +30,8 @@ _REPLICA: Final = re.compile(r"[!-~]{1,300}")
 #: Where a replica is called: a host, its name or its address, and a port.
 _ADDRESS: Final = re.compile(r"(?=.{1,300}\Z)(?:[\w.-]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):(\d{1,5})", re.ASCII)
 _LAST_PORT: Final = 65_535
+#: What a target begins with that is called over TLS.
+TLS_SCHEME: Final = "grpcs://"
 #: The name of a field of a message, as protos have it.
 _FIELD: Final = re.compile(r"[A-Za-z_]\w{0,254}", re.ASCII)
 #: The token of a claim: `<incarnation>:<seq>`.
@@ -82,6 +84,11 @@ def is_address(text: str) -> bool:
     """Return whether a text may be where a replica is called: `host:port`."""
     found = _ADDRESS.fullmatch(text)
     return found is not None and 1 <= int(found[1]) <= _LAST_PORT
+
+
+def is_target(text: str) -> bool:
+    """Return whether a text may be where a server is called that does not register itself: it may be over TLS."""
+    return is_address(text.removeprefix(TLS_SCHEME))
 
 
 def is_field(text: str) -> bool:

@@ -40,9 +40,9 @@ def shown(names: frozenset[str]) -> str:
     return ", ".join(sorted(names)) or "nobody by its certificate"
 
 
-def duties(credentials: Credentials | None) -> tuple[Coroutine[Any, Any, None], ...]:
-    """Return what a process does beside all else: it has its credentials follow their files, if it has any."""
-    return () if credentials is None else (credentials.keep(),)
+def duties(*files: FollowedFiles | None) -> tuple[Coroutine[Any, Any, None], ...]:
+    """Return what a process does beside all else: it follows the files of its credentials, if it has any."""
+    return tuple(one.keep() for one in files if one is not None)
 
 
 class Secured(NamedTuple):
@@ -61,7 +61,30 @@ class _Shown(NamedTuple):
     credentials: grpc.ChannelCredentials
 
 
-class Credentials:
+class FollowedFiles:
+    """Files that may be replaced while a process runs."""
+
+    async def keep(self) -> None:
+        """Read the files again whenever they change. Never returns."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self.look()
+
+    def look(self) -> None:
+        """Read the files again if they have changed; what can't be used is logged, and the last good ones hold on."""
+        try:
+            if self._renewed():
+                _log.info("certificate renewed")
+        except (OSError, ValueError, StartError) as error:
+            # They may be half written: the next look finds them whole.
+            _log.warning("certificate refused", error=reason(error))
+
+    def _renewed(self) -> bool:
+        """Take over what has changed, if anything has; raises where it can't be used."""
+        raise NotImplementedError
+
+
+class Credentials(FollowedFiles):
     """A process' own. `keep` has it follow its files."""
 
     def __init__(self, ca: Path, certificate: Path, key: Path) -> None:
@@ -80,7 +103,7 @@ class Credentials:
             self._take(self._read())
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError.
             files = f"POSTE_MTLS_CA_FILE={ca}, POSTE_MTLS_CERTIFICATE_FILE={certificate}, POSTE_MTLS_KEY_FILE={key}"
-            raise StartError(f"{files}: {_reason(error)}") from error
+            raise StartError(f"{files}: {reason(error)}") from error
 
     @classmethod
     def of(cls, settings: Settings) -> Credentials | None:
@@ -91,6 +114,11 @@ class Credentials:
         """
         ca, certificate, key = settings.mtls_ca_file, settings.mtls_certificate_file, settings.mtls_key_file
         return None if ca is None or certificate is None or key is None else cls(ca, certificate, key)
+
+    @property
+    def pair(self) -> tuple[bytes, bytes]:
+        """Its key and its certificate, PEM each."""
+        return self._shown.key, self._shown.certificate
 
     @property
     def names(self) -> frozenset[str]:
@@ -116,23 +144,11 @@ class Credentials:
         asked: Any = renewed
         return grpc.dynamic_ssl_server_credentials(_configuration(last), asked, require_client_authentication=True)
 
-    async def keep(self) -> None:
-        """Read the files again whenever they change. Never returns."""
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            self.look()
-
-    def look(self) -> None:
-        """Read the files again if they have changed; what can't be used is logged, and the last good ones hold on."""
-        try:
-            if self._content() == self._shown[:3]:
-                return
-            self._take(self._read())
-        except (OSError, ValueError, StartError) as error:
-            # They may be half written: the next look finds them whole.
-            _log.warning("certificate refused", error=_reason(error))
-        else:
-            _log.info("certificate renewed")
+    def _renewed(self) -> bool:
+        if self._content() == self._shown[:3]:
+            return False
+        self._take(self._read())
+        return True
 
     def _take(self, shown: _Shown) -> None:
         self._shown = shown
@@ -142,8 +158,7 @@ class Credentials:
     def _read(self) -> _Shown:
         ca, certificate, key = content = self._content()
         # gRPC takes whatever it is given, and would fail at each handshake.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=ca.decode("ascii", "replace"))
+        context = believing(ca)
         # A password that is given is never asked for at a terminal.
         context.load_cert_chain(*self._files[1:], password="")
         if self._content() != content:
@@ -159,5 +174,18 @@ def _configuration(shown: _Shown) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(shown.key, shown.certificate)], root_certificates=shown.ca)
 
 
-def _reason(error: Exception) -> str:
+def believing(ca: bytes) -> ssl.SSLContext:
+    """Return a client's context that believes these authorities alone.
+
+    Raises:
+        ValueError: These are no certificates (PEM).
+        OSError: Likewise.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=ca.decode("ascii", "ignore"))
+    return context
+
+
+def reason(error: Exception) -> str:
+    """Return why files can't be used, for people."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -20,6 +20,7 @@ from poste.domain.codes import Code
 from poste.domain.errors import PosteError
 from poste.rpc.channels import code
 from poste.rpc.descriptor_sets import serialized_set
+from poste.rpc.unreached import in_words
 
 _VERSIONS: Final = ("v1", "v1alpha")
 #: How many services of one server are read, how many files are, and how many bytes they have in all.
@@ -58,8 +59,8 @@ async def read_services(channel: grpc.aio.Channel, *, timeout_seconds: float) ->
                     return await _Reading(channel, version).read()
                 except grpc.aio.AioRpcError as error:
                     if code(error) is not Code.UNIMPLEMENTED:
-                        words = f"it can't be reached, or its reflection fails: {code(error).name} {error.details()}"
-                        raise ReflectionError(words[:_SHOWN]) from error
+                        why = f"{code(error).name} {in_words(error.details() or '')}"
+                        raise ReflectionError(f"it can't be reached, or its reflection fails: {why}") from error
     except TimeoutError as error:
         raise ReflectionError(f"it did not answer within {timeout_seconds:g} s") from error
     raise NoReflection("it has no server reflection")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
+from poste.domain.input_rules import TLS_SCHEME
 from poste.runtime import logs
 from poste.runtime.addresses import authority
 
 _log: Final = logs.get("resolving")
-_DNS: Final = ("dns:///", "dns:")
+_DNS: Final = ("dns:///", "dns:", TLS_SCHEME)
 #: What names several addresses at once, separated by commas.
 _ADDRESSES: Final = ("ipv4:", "ipv6:")
 
@@ -38,9 +39,13 @@ class Resolver:
 
     async def resolve(self, targets: tuple[str, ...]) -> frozenset[str]:
         """Return the addresses that the targets lead to now."""
+        return frozenset().union(*(await self.resolve_each(targets)).values())
+
+    async def resolve_each(self, targets: tuple[str, ...]) -> Mapping[str, frozenset[str]]:
+        """Return the addresses that each target leads to now."""
         found = await asyncio.gather(*(self._resolve_one(target) for target in targets))
         self._last = dict(zip(targets, found, strict=True))
-        return frozenset().union(*found)
+        return self._last
 
     async def _resolve_one(self, target: str) -> frozenset[str]:
         for scheme in _ADDRESSES:
@@ -48,7 +53,7 @@ class Resolver:
                 return frozenset(f"{scheme}{one}" for one in target.removeprefix(scheme).split(","))
         split = _host_and_port(target)
         if split is None:
-            return frozenset({target})
+            return frozenset({target.removeprefix(TLS_SCHEME)})
         host, port = split
         try:
             addresses = await self._look_up(host)
@@ -61,6 +66,13 @@ class Resolver:
 def looks_up(targets: Iterable[str]) -> bool:
     """Return whether a name is looked up for any of the targets: the others lead to the same addresses for ever."""
     return any(not target.startswith(_ADDRESSES) and _host_and_port(target) is not None for target in targets)
+
+
+def tls_host(target: str) -> str | None:
+    """Return the host of a target that is called over TLS; None of one that is not."""
+    if not target.startswith(TLS_SCHEME):
+        return None
+    return target.removeprefix(TLS_SCHEME).rpartition(":")[0].strip("[]")
 
 
 async def _system_look_up(host: str) -> list[str]:

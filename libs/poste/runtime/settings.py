@@ -141,7 +141,16 @@ class StoreSettings(Settings):
             yield "POSTE_REDIS_PASSWORD_FILE is set, and POSTE_REDIS_URL has a password too: keep one of them"
 
 
-class GatewaySettings(Settings):
+class TargetSettings(Settings):
+    """The settings of a process that reaches services without the library."""
+
+    #: PEM: the authorities that vouch for services without the library over TLS (`grpcs://HOST:PORT`), where the
+    #: catalogue file names none of their own; may be replaced while it runs. Those that gRPC comes with, the Web's,
+    #: unless given.
+    targets_ca_file: Path | None = None
+
+
+class GatewaySettings(TargetSettings):
     """The gateway's settings."""
 
     #: Serves HTTP; with a `tls_port`, it only leads there, and answers `/livez` and `/readyz`.
@@ -328,7 +337,7 @@ MAX_CATALOGUE_BYTES: Final = 64 * 1024 * 1024
 MAX_REPLICAS: Final = 500
 
 
-class MomSettings(StoreSettings):
+class MomSettings(StoreSettings, TargetSettings):
     """The middleware's settings."""
 
     #: Serves gRPC.
@@ -399,7 +408,7 @@ class WorkerSettings(ConsumerSettings):
     max_memory_bytes: Bytes | None = None
 
 
-class CourierSettings(ConsumerSettings):
+class CourierSettings(ConsumerSettings, TargetSettings):
     """The courier's settings."""
 
     #: Where `/metrics` and the probes are served.

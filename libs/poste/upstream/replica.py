@@ -16,7 +16,7 @@ import grpc.aio
 
 from poste.domain import sizes
 from poste.domain.errors import PosteError
-from poste.rpc import channels
+from poste.rpc import channels, unreached
 from poste.rpc.credentials import Secured
 from poste.rpc.pulse import Pulse
 from poste.rpc.schemas.schema import MethodSchema
@@ -45,6 +45,9 @@ Served: TypeAlias = Mapping[str, MethodSchema]
 #: Asks a replica for its own; returns None if it says nothing of them. Raises a PosteError if it is to be asked again.
 Read: TypeAlias = Callable[[grpc.aio.Channel], Awaitable[Served | None]]
 
+#: The least time between two looks for why a connection fails, in seconds.
+_EXPLAIN_SECONDS: Final = 5.0
+
 _log: Final = logs.get("replica")
 
 
@@ -59,6 +62,8 @@ class Replica:
         listed: Its service's targets still lead to it.
         superseded: Another channel leads to it by now: it takes no more calls.
         served: The schemas of its methods, by their short names, as it says itself; None if it is not asked.
+        tls: Its connections are secured.
+        trouble: Why it can't be connected to, where that may be for its certificate or ours; None if it is not known.
     """
 
     def __init__(
@@ -85,6 +90,8 @@ class Replica:
         """
         self.address = address
         self.served: Served | None = None
+        self.tls = secured is not None
+        self.trouble: str | None = None
         self._read = read
         self._unread = read is not None
         self.circuit = CircuitBreaker()
@@ -139,6 +146,8 @@ class Replica:
                 duties.create_task(self._pulse.follow(self._channel))
             if self._read is not None:
                 duties.create_task(self._keep_read(self._read))
+            if self.tls:
+                duties.create_task(self._keep_explained())
             while True:
                 state = self._state()
                 self._changed()
@@ -242,6 +251,21 @@ class Replica:
             await self._channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
             self._unread, self.served = True, None
             self._changed()
+
+    async def _keep_explained(self) -> None:
+        """Know why its connection fails: a certificate that is refused is nothing that time mends."""
+        while True:
+            state = self._channel.get_state()
+            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                trouble = await unreached.why(self._channel) or None
+                if trouble not in (None, self.trouble):
+                    _log.warning("replica not reached", address=self.address, reason=trouble)
+                self.trouble = trouble
+                await asyncio.sleep(_EXPLAIN_SECONDS)
+                continue
+            if state is grpc.ChannelConnectivity.READY:
+                self.trouble = None
+            await self._channel.wait_for_state_change(state)
 
     async def _connected(self) -> None:
         while (state := self._channel.get_state()) is not grpc.ChannelConnectivity.READY:

@@ -11,12 +11,14 @@ from typing import Any, Final, TypeAlias
 from poste.domain import sizes
 from poste.rpc.credentials import Credentials, Secured
 from poste.rpc.peer_names import of_service
-from poste.rpc.resolving import Resolver, looks_up
+from poste.rpc.resolving import Resolver, looks_up, tls_host
+from poste.rpc.target_trust import TargetTrust
 from poste.runtime import logs
 from poste.runtime.waits import done_within
 from poste.upstream.answer_turns import AnswerTurns
 from poste.upstream.replica import Read, Replica
 from poste.upstream.shares import Shares
+from poste.v1.catalogue_pb2 import TargetTls
 
 #: How often the targets are resolved, in seconds.
 _RESOLVE_SECONDS: Final = 5.0
@@ -47,6 +49,7 @@ class ReplicaPool:
         max_stream_message: int = sizes.STREAM_MESSAGE,
         read: Read | None = None,
         credentials: Credentials | None = None,
+        trust: TargetTrust | None = None,
     ) -> None:
         """Start with no replica.
 
@@ -58,8 +61,9 @@ class ReplicaPool:
             max_stream_message: How large a message of a stream may be, in bytes.
             read: Asks a replica what it serves, before it takes a call; not asked unless given.
             credentials: What connections to replicas that run the worker library are secured by; none are unless given.
+            trust: Whom targets over TLS are believed to be.
         """
-        self._credentials = credentials
+        self._credentials, self._trust = credentials, trust or TargetTrust()
         self._service = service
         self._max_stream_message = max_stream_message
         self._read = read
@@ -67,6 +71,7 @@ class ReplicaPool:
         self._turns = turns or AnswerTurns()
         self._targets: tuple[str, ...] = ()
         self._library = False
+        self._target_tls = TargetTls()
         self._max_in_flight = 1
         self._lacking: Mapping[str, frozenset[str]] = {}
         self._unlike: Mapping[str, frozenset[str]] = {}
@@ -93,6 +98,7 @@ class ReplicaPool:
         max_in_flight: int,
         lacking: Mapping[str, frozenset[str]] = MappingProxyType({}),
         unlike: Mapping[str, frozenset[str]] = MappingProxyType({}),
+        target_tls: TargetTls | None = None,
     ) -> None:
         """Take over what the catalogue says now. Replicas that are still listed keep their connections.
 
@@ -102,10 +108,12 @@ class ReplicaPool:
             max_in_flight: How many calls each may have outstanding.
             lacking: Where replicas are that are known to lack a method, by its short name: they are asked last.
             unlike: Where replicas are that would misread a method's calls: they are not asked.
+            target_tls: By what replicas are known that targets over TLS lead to, besides what these say.
         """
         self._max_in_flight, self._lacking, self._unlike = max_in_flight, lacking, unlike
-        if (targets, library) != (self._targets, self._library):
-            self._targets, self._library = targets, library
+        where = (targets, library, target_tls or TargetTls())
+        if where != (self._targets, self._library, self._target_tls):
+            self._targets, self._library, self._target_tls = where
             self._settle_time = self._loop.time() + _NEW_SECONDS
             self._updated.set()
             self._kick.set()
@@ -120,6 +128,13 @@ class ReplicaPool:
     def availability(self) -> str:
         """Whether a call would go direct now: `up`, or `away` or `busy`."""
         return self._judge(self._ready())
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no replica is connected, if that is known of one."""
+        if self._ready():
+            return None
+        return next((replica.trouble for replica, _ in self._replicas.values() if replica.trouble), None)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -289,15 +304,17 @@ class ReplicaPool:
         """Resolve the targets, at once when nothing is ready, and let go of replicas that are no longer listed."""
         while not (self._retired and not self._replicas):
             targets = () if self._retired else self._targets
-            addresses = await self._resolver.resolve(targets)
-            changed = self._list(addresses) or self._updated.is_set()
+            found = await self._resolver.resolve_each(targets)
+            wanted = {self._key(target, address) for target, addresses in found.items() for address in addresses}
+            changed = self._list(wanted) or self._updated.is_set()
             self._kick.clear()
             if self._retired or targets == self._targets:
                 self._updated.clear()
             if changed:
                 self._changed()
+            current = {key[0]: replica for key, (replica, _) in self._replicas.items() if replica.listed}
             for key, (replica, _) in list(self._replicas.items()):
-                replica.superseded = self._superseded(key, replica)
+                replica.superseded = not replica.listed and self._superseded(key, current)
                 # One that is still ready may only have fallen out of a stale answer.
                 dispensable = not replica.listed and (self._retired or not replica.ready)
                 if dispensable and replica.in_flight == replica.streams == 0:
@@ -306,24 +323,34 @@ class ReplicaPool:
             if not (self._updated.is_set() or self._retired):
                 # An update kicks too, so that it is not slept over. What names no host leads where it led before; where
                 # connections are secured a renewal is to be seen.
-                changing = looks_up(targets) or (self._library and self._credentials is not None)
+                changing = looks_up(targets) or any(secured is not None for _, _, secured in self._replicas)
                 settled = not changing and all(replica.listed for replica, _ in self._replicas.values())
                 await done_within(None if settled else _RESOLVE_SECONDS, self._kick.wait())
 
-    def _key(self, address: str) -> _Key:
-        """Return by what a replica at an address is known that is connected now."""
+    def _key(self, target: str, address: str) -> _Key:
+        """Return by what a replica is known that is connected now, at an address that a target leads to."""
+        if (secured := self._trust.towards(target, self._target_tls)) is not None:
+            # What runs the library registers itself, and has a certificate of the deployment's.
+            return address, False, secured
         if self._credentials is None or not self._library:
             return address, self._library, None
         return address, True, self._credentials.towards(of_service(self._service))
 
-    def _superseded(self, key: _Key, replica: Replica) -> bool:
-        """Return whether another channel leads where a replica is that is no longer listed."""
-        successor = None if replica.listed else self._replicas.get(self._key(key[0]))
-        return successor is not None and successor[0] is not replica and successor[0].ready
+    def _superseded(self, key: _Key, current: Mapping[str, Replica]) -> bool:
+        """Return whether a replica that is no longer listed takes no more calls, though it be ready.
 
-    def _list(self, addresses: frozenset[str]) -> bool:
-        """Connect to what is new among the addresses, and note what is not among them; returns whether any is new."""
-        wanted = {self._key(address) for address in addresses}
+        Args:
+            key: By what it is known.
+            current: Those that are listed, by their addresses.
+        """
+        address, _, secured = key
+        if secured is None and self._targets and all(tls_host(target) is not None for target in self._targets):
+            # From now on TLS is asked for: nothing goes on in plain until it works.
+            return True
+        return address in current and current[address].ready
+
+    def _list(self, wanted: set[_Key]) -> bool:
+        """Connect to what is new among the wanted, and note what is not among them; returns whether any is new."""
         for key, (replica, _) in self._replicas.items():
             replica.listed = key in wanted
         fresh = wanted - self._replicas.keys()

@@ -483,6 +483,32 @@ class LackingReplica(_message.Message):
 Global___LackingReplica: _TypeAlias = LackingReplica  # noqa: Y015
 
 @_typing.final
+class TargetTls(_message.Message):
+    """By what a server is known that is called over TLS (`grpcs://HOST:PORT`), besides what its target says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CA_FIELD_NUMBER: _builtins.int
+    SERVER_NAME_FIELD_NUMBER: _builtins.int
+    ca: _builtins.bytes
+    """PEM: the authorities that vouch for it; empty: those of each part's settings."""
+    server_name: _builtins.str
+    """The name that its certificate has; empty: the target's host."""
+    def __init__(
+        self,
+        *,
+        ca: _builtins.bytes = ...,
+        server_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca", b"ca", "server_name", b"server_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TargetTls: _TypeAlias = TargetTls  # noqa: Y015
+
+@_typing.final
 class CatalogueService(_message.Message):
     """One service of the catalogue. Its methods are those of all versions that are not retired; each is described by the first
     one here that has it.
@@ -503,6 +529,7 @@ class CatalogueService(_message.Message):
     COURIER_FIELD_NUMBER: _builtins.int
     TAKEN_ROUTES_FIELD_NUMBER: _builtins.int
     REFLECT_FIELD_NUMBER: _builtins.int
+    TARGET_TLS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The full name, e.g. `calculator.v1.SumService`."""
     file_descriptor_set: _builtins.bytes
@@ -521,7 +548,9 @@ class CatalogueService(_message.Message):
     """Its descriptors were read from its server, by server reflection: they are read again whenever that comes back."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """gRPC targets: the deployment's own (`dns:///tasks.sum:50052`) and the replicas that registered."""
+        """gRPC targets: the deployment's own (`dns:///tasks.sum:50052`, over TLS `grpcs://sum:50052`) and the replicas that
+        registered.
+        """
 
     @_builtins.property
     def settings(self) -> Global___ServiceSettings:
@@ -551,6 +580,10 @@ class CatalogueService(_message.Message):
     def taken_routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PassedOverRoute]:
         """The newest version's."""
 
+    @_builtins.property
+    def target_tls(self) -> Global___TargetTls:
+        """By what its server is known, where its target is called over TLS."""
+
     def __init__(
         self,
         *,
@@ -567,10 +600,11 @@ class CatalogueService(_message.Message):
         courier: _builtins.bool = ...,
         taken_routes: _abc.Iterable[Global___PassedOverRoute] | None = ...,
         reflect: _builtins.bool = ...,
+        target_tls: Global___TargetTls | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "settings", b"settings", "target_tls", b"target_tls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "courier", b"courier", "file_descriptor_set", b"file_descriptor_set", "lacking", b"lacking", "library", b"library", "methods", b"methods", "name", b"name", "others", b"others", "reflect", b"reflect", "settings", b"settings", "taken_routes", b"taken_routes", "targets", b"targets", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_settings", b"author_settings", "courier", b"courier", "file_descriptor_set", b"file_descriptor_set", "lacking", b"lacking", "library", b"library", "methods", b"methods", "name", b"name", "others", b"others", "reflect", b"reflect", "settings", b"settings", "taken_routes", b"taken_routes", "target_tls", b"target_tls", "targets", b"targets", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2461,7 +2461,7 @@ class RegisterTargetRequest(_message.Message):
 
     TARGET_FIELD_NUMBER: _builtins.int
     target: _builtins.str
-    """Where it is called, `host:port`."""
+    """Where it is called, `host:port`; `grpcs://host:port` over TLS."""
     def __init__(
         self,
         *,
