@@ -281,6 +281,37 @@ async def test_a_key_is_used_so_often_and_no_more(tmp_path: Path) -> None:
     assert (read.status, other.status, "RateLimit" in other.headers) == (429, 200, False)
 
 
+async def test_what_a_key_may_not_do_counts_too(tmp_path: Path) -> None:
+    """Who has a key that may little would ask for what it may not without end: that cost nothing."""
+    ring = Keyring(tmp_path / "client.keys")
+    limited = ring.add("limited", rate="2/1000")
+    async with staged(tmp_path, client_keys_file=ring.path, headers=OPERATOR) as stage:
+        replies = [await stage.gateway.post(f"/v1/queues/{shop.NAME}/pause", **limited) for _ in range(3)]
+
+    assert [reply.status for reply in replies] == [403, 403, 429]
+
+
+async def test_wrong_keys_come_so_often_from_an_address_and_right_ones_always(tmp_path: Path) -> None:
+    """Keys could be tried without end; or whoever does so would lock out who shares an address with him."""
+    ring = Keyring(tmp_path / "client.keys")
+    good = ring.add("good")
+    files = {"client_keys_file": ring.path, "trusted_proxies": "10.0.0.0/8"}
+    async with staged(tmp_path, answer, headers=OPERATOR, **files) as stage:
+        tries = [await stage.gateway.post(PLACE, ORDER, Authorization=f"Bearer wrong{n}") for n in range(40)]
+        signing = await stage.gateway.post("/ui/session", {"key": "wrong"}, Sec_Fetch_Site="same-origin")
+        bare = await stage.gateway.get("/v1/services", Authorization="")
+        mine = [await stage.gateway.post(PLACE, ORDER, **good) for _ in range(3)]
+        async with stage.gateway.other("127.0.0.2") as other:
+            elsewhere = await other.post(PLACE, ORDER, Authorization="Bearer wrong")
+
+    assert {reply.status for reply in tries[:30]} == {401}
+    for reply in (tries[-1], signing):
+        is_problem(reply, 429, "too-many-attempts", "RESOURCE_EXHAUSTED")
+        assert 1 <= int(reply.headers["Retry-After"]) <= 2
+    assert [reply.status for reply in mine] == [200, 200, 200]
+    assert (bare.status, elsewhere.status) == (401, 401)
+
+
 async def test_each_call_of_a_batch_counts(tmp_path: Path) -> None:
     """Ten thousand calls would pass as one."""
     ring = Keyring(tmp_path / "client.keys")

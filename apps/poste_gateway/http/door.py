@@ -27,8 +27,11 @@ from poste_gateway.http.problem_types import (
     NOT_ALLOWED,
     OPERATORS_ONLY,
     RATE_LIMITED,
+    TOO_MANY_ATTEMPTS,
 )
 from poste_gateway.http.problems import RETRY_AFTER, Problem
+from poste_gateway.limits.attempts import Attempts
+from poste_gateway.limits.clients import client_of
 
 if TYPE_CHECKING:
     # Its library is an extra.
@@ -77,6 +80,7 @@ class Door:
         self._operators = None if operator_token is None else digest(operator_token)
         self._sessions = sessions
         self._anonymous = anonymous
+        self._attempts = Attempts()
         #: Whose each header is that was let in, and of which keys: a client sends the same one each time.
         self._known: dict[str, Identity] = {}
         self._known_of: object = None
@@ -92,10 +96,12 @@ class Door:
         connection: Any = request.protocol
         connection.identity = ANONYMOUS
         try:
-            connection.identity = identity = self.check(request, role)
+            connection.identity = identity = self._identify(request, role)
         except UnknownSigner:
             return None
+        # First: what it may not do counts as well.
         spend(identity)
+        self._check_role(identity, role)
         return identity
 
     async def enter_late(self, request: web.BaseRequest, role: Role) -> Identity:
@@ -107,8 +113,9 @@ class Door:
         if self._tokens is not None:
             await self._tokens.keys.renew()
         connection: Any = request.protocol
-        connection.identity = identity = self.check(request, role)
+        connection.identity = identity = self._identify(request, role)
         spend(identity)
+        self._check_role(identity, role)
         return identity
 
     def forget(self, request: web.BaseRequest) -> None:
@@ -124,8 +131,12 @@ class Door:
             Problem: It has no key, or a wrong one, or its key is not for this; `UnknownSigner`, if it can't be said.
         """
         identity = self._identify(request, role)
+        self._check_role(identity, role)
+        return identity
+
+    def _check_role(self, identity: Identity, role: Role) -> None:
         if role in identity.roles:
-            return identity
+            return
         if identity.name:
             raise _not_allowed(f"These credentials do not have the role `{role}`.")
         if self._operators is None and not self.closed:
@@ -151,9 +162,9 @@ class Door:
             return ANONYMOUS if self.closed else ANYONE
         identity = self._find(digest(given))
         if identity is None and self._tokens is not None and _TOKEN.fullmatch(given) is not None:
-            return _judged(self._tokens, header, given)
+            return self._judged(self._tokens, request, given)
         if identity is None:
-            metrics.credentials_wrong_total.inc()
+            self._count_wrong(request)
             raise self._unknown(role)
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
@@ -182,8 +193,8 @@ class Door:
             session_cookie.check_own(request)
         return identity
 
-    def begin_session(self, *, key: str = "", code: str = "") -> tuple[Identity, str]:
-        """Return whose a key, or a code, is, and a session for that one.
+    def begin_session(self, request: web.BaseRequest, *, key: str = "", code: str = "") -> tuple[Identity, str]:
+        """Return whose a key, or a code, is that a request brings, and a session for that one.
 
         Raises:
             Problem: It is no one's.
@@ -193,7 +204,7 @@ class Door:
         hashed = digest(key.encode(errors="surrogatepass")) if key else self._sessions.redeem(code)
         identity = None if hashed is None else self._find(hashed)
         if hashed is None or identity is None:
-            metrics.credentials_wrong_total.inc()
+            self._count_wrong(request)
             detail = "This gateway does not know the key." if key else "The code is over, or was used: get another one."
             raise Problem(CREDENTIALS_NEEDED, detail, headers=_CHALLENGE)
         return identity, self._sessions.begin(hashed)
@@ -211,6 +222,34 @@ class Door:
         if self._find(digest(key)) is None:
             raise _not_allowed("A token of an issuer begins no session: show a key, or the operators' token.")
         return self._sessions.code(digest(key))
+
+    def _judged(self, tokens: Tokens, request: web.BaseRequest, token: bytes) -> Identity:
+        """Return whose a request's token is.
+
+        Raises:
+            Problem: It is not good, as RFC 6750, section 3.1, says it.
+            UnknownSigner: That can't be said now.
+        """
+        try:
+            return tokens.read(request.headers[AUTHORIZATION], token)
+        except InvalidToken as error:
+            self._count_wrong(request)
+            why = f"The token {error}."
+            raise Problem(CREDENTIALS_NEEDED, why, headers=_authenticate("invalid_token", why)) from None
+        except Undecided:
+            why = "The token's key is not known, and its issuer can't be asked for newer ones now. Nothing was done."
+            raise UnknownSigner(ISSUER_AWAY, why, headers=RETRY_AFTER) from None
+
+    def _count_wrong(self, request: web.BaseRequest) -> None:
+        """Count that a request brings what is no one's.
+
+        Raises:
+            Problem: Too many from its address did.
+        """
+        metrics.credentials_wrong_total.inc()
+        if wait := self._attempts.failed(client_of(request)):
+            detail = "Too many wrong keys or tokens come from this address. A right one is let in."
+            raise Problem(TOO_MANY_ATTEMPTS, detail, headers={"Retry-After": str(wait)})
 
     def _unknown(self, role: Role) -> Problem:
         which = []
@@ -254,24 +293,6 @@ def names_key(request: web.BaseRequest) -> bool:
 
 def _no_operators() -> Problem:
     return Problem(OPERATORS_ONLY, "This gateway was given no operators' token (POSTE_OPERATOR_TOKEN_FILE).")
-
-
-def _judged(tokens: Tokens, header: str, token: bytes) -> Identity:
-    """Return whose a token is.
-
-    Raises:
-        Problem: It is not good, as RFC 6750, section 3.1, says it.
-        UnknownSigner: That can't be said now.
-    """
-    try:
-        return tokens.read(header, token)
-    except InvalidToken as error:
-        metrics.credentials_wrong_total.inc()
-        why = f"The token {error}."
-        raise Problem(CREDENTIALS_NEEDED, why, headers=_authenticate("invalid_token", why)) from None
-    except Undecided:
-        why = "The token's key is not known, and its issuer can't be asked for newer ones now. Nothing was done."
-        raise UnknownSigner(ISSUER_AWAY, why, headers=RETRY_AFTER) from None
 
 
 def _not_allowed(why: str) -> Problem:

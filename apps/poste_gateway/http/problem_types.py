@@ -350,6 +350,15 @@ RATE_LIMITED: Final = ProblemType(
     "The header `RateLimit-Policy` says how many requests may be made with it in how many seconds, at each "
     "gateway. Try again after the seconds that the header `Retry-After` names. Nothing was done.",
 )
+TOO_MANY_ATTEMPTS: Final = ProblemType(
+    "too-many-attempts",
+    HTTPStatus.TOO_MANY_REQUESTS,
+    Code.RESOURCE_EXHAUSTED,
+    "Too many wrong keys come from this address",
+    "Keys and tokens that this gateway does not know came from your address, thirty at once or more than one every two "
+    "seconds. Try again after the seconds that the header `Retry-After` names; a right one is let in meanwhile. Nothing "
+    "was done.",
+)
 TOO_MANY_WATCHERS: Final = ProblemType(
     "too-many-watchers",
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -478,6 +487,7 @@ PROBLEM_TYPES: Final = {
         MISDIRECTED,
         CROSS_ORIGIN,
         RATE_LIMITED,
+        TOO_MANY_ATTEMPTS,
         TOO_MANY_WATCHERS,
         GATEWAY_BUSY,
         UNREADABLE_ANSWER,

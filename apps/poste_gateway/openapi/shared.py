@@ -25,7 +25,13 @@ _RESPONSES: Final = "#/components/responses/"
 _TASK, _PROBLEM = "poste-Task", "poste-Problem"
 PROBLEM: Final[Schema] = {"$ref": COMPONENTS + _PROBLEM}
 #: What a request may be refused for by its key or token.
-_OF_KEYS: Final = (kinds.CREDENTIALS_NEEDED, kinds.NOT_ALLOWED, kinds.ISSUER_AWAY, kinds.RATE_LIMITED)
+_OF_KEYS: Final = (
+    kinds.CREDENTIALS_NEEDED,
+    kinds.NOT_ALLOWED,
+    kinds.ISSUER_AWAY,
+    kinds.RATE_LIMITED,
+    kinds.TOO_MANY_ATTEMPTS,
+)
 #: What a call may be answered with besides its service's own codes.
 _OF_CALLS: Final = (
     kinds.INVALID_REQUEST,

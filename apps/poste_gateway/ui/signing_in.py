@@ -38,7 +38,7 @@ class SigningIn:
         """
         session_cookie.check_own(request)
         given = await _given(request)
-        identity, session = self._door.begin_session(**given)
+        identity, session = self._door.begin_session(request, **given)
         if identity.roles & OPERATING:
             audit.operates(request, identity.name)
         headers = {**NO_STORE, **session_cookie.setting(request, session)}
