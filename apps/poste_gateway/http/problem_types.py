@@ -356,8 +356,8 @@ TOO_MANY_ATTEMPTS: Final = ProblemType(
     Code.RESOURCE_EXHAUSTED,
     "Too many wrong keys come from this address",
     "Keys and tokens that this gateway does not know came from your address, thirty at once or more than one every two "
-    "seconds. Try again after the seconds that the header `Retry-After` names; a right one is let in meanwhile. Nothing "
-    "was done.",
+    "seconds. Try again after the seconds that the header `Retry-After` names; a right one is let in meanwhile. "
+    "Nothing was done.",
 )
 TOO_MANY_WATCHERS: Final = ProblemType(
     "too-many-watchers",
