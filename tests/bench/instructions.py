@@ -24,6 +24,7 @@ PROGRAMS: Final = {
     "http_alone": "aiohttp alone reads a request, adds, and answers",
     "gateway": "the gateway answers a request by a service's answer",
     "keyed": "the same, for a client that shows a key with a rate",
+    "token": "the same, for one that shows a token (JWT), which was verified before",
     "accept": "the gateway answers that a call is kept, for its service is away",
     "enqueue": "the middleware has a task kept, one of sixteen that came together",
     "service": "a service runs a call that came by the link",

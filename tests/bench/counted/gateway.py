@@ -20,6 +20,7 @@ from poste.v1 import link_service_pb2 as pb
 from poste_gateway.access.audit import AuditLog
 from poste_gateway.access.client_keys import ClientKeys
 from poste_gateway.access.sessions import Sessions
+from poste_gateway.access.tokens import Tokens
 from poste_gateway.calls.call import CallServices
 from poste_gateway.calls.offload import Offload
 from poste_gateway.catalogue.route_table import RouteTable
@@ -71,7 +72,9 @@ async def linked() -> ReplicaPool:
     return pool
 
 
-def server(pool: ReplicaPool, enqueuer: Any = None, keys: ClientKeys | None = None) -> http_server.Server:
+def server(
+    pool: ReplicaPool, enqueuer: Any = None, keys: ClientKeys | None = None, tokens: Tokens | None = None
+) -> http_server.Server:
     """Make the gateway's HTTP server, with a pool for the one service that is called."""
     services = counted.services()
     catalogue: Any = SimpleNamespace(
@@ -89,12 +92,12 @@ def server(pool: ReplicaPool, enqueuer: Any = None, keys: ClientKeys | None = No
         body_seconds=30,
         open_streams=nothing,
         callback_urls=CallbackUrls([]),
-        guarded=keys is not None,
+        guarded=keys is not None or tokens is not None,
     )
     dispatcher = Dispatcher(
         call_services,
         own_routes,
-        door=Door(keys, None, Sessions(id_keys.read(b"k" * 32)), anonymous=False),
+        door=Door(keys, None, Sessions(id_keys.read(b"k" * 32)), anonymous=False, tokens=tokens),
         hosts=Hosts((), ()),
         audit=AuditLog(None),
         cors_origins=(),
