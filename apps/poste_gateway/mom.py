@@ -201,18 +201,32 @@ class Mom:
         return (await self._read(self.stub.ListRecentTasks, request)).tasks
 
     async def search_tasks(
-        self, queue: str, wanted: pb.TaskFilter, page_size: int, page_token: str, *, owner: str = "", key: str = ""
+        self,
+        queue: str,
+        wanted: pb.TaskFilter,
+        page_size: int,
+        page_token: str,
+        *,
+        owner: str = "",
+        client: str = "",
+        key: str = "",
     ) -> pb.SearchTasksResponse:
         """Find some tasks of a queue, of all if none is named, or the one of a queue that has a key.
 
-        With an `owner` (`TaskIds.owner_of`) only that one's.
+        With an `owner` (`TaskIds.owner_of`) only that one's; with a `client` too, only that one's of these.
 
         Raises:
             MomAway: There is no answer now.
             MomRefused: The page token is invalid (INVALID_ARGUMENT).
         """
         request = pb.SearchTasksRequest(
-            queue=queue, filter=wanted, page_size=page_size, page_token=page_token, owner=owner, key=key
+            queue=queue,
+            filter=wanted,
+            page_size=page_size,
+            page_token=page_token,
+            owner=owner,
+            client=client,
+            key=key,
         )
         return await self._read(self.stub.SearchTasks, request)
 

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import itertools
 import json
 import ssl
 import subprocess
@@ -277,6 +278,23 @@ async def test_a_task_is_its_tokens_client_s(office: tuple[Office, Issuer, Any])
     assert one.gateway.ids.read(by_token.body["id"]).task_ttl_seconds == 60
     listed = await one.gateway.get("/v1/tasks", **issuer.bearer())
     assert {task["id"] for task in listed.body["tasks"]} == {mine.removeprefix("/v1/tasks/"), by_token.body["id"]}
+
+
+async def test_two_clients_of_one_owner_list_their_own_tasks_alone(office: tuple[Office, Issuer, Any]) -> None:
+    """Of an issuer's ten thousand users some have the same tag in their tasks' ids: one would find another's tasks."""
+    one, issuer, _ = office
+    named: dict[str, int] = {}
+    for number in itertools.count():
+        other = named.setdefault(one.gateway.ids.owner_of(f"jwt:{number}"), number)
+        if other != number:
+            break
+    mine = await one.waiting(**issuer.bearer(sub=str(number)))
+    found = [
+        [task["id"] for task in (await one.gateway.get("/v1/tasks", **issuer.bearer(sub=str(who)))).body["tasks"]]
+        for who in (number, other)
+    ]
+
+    assert found == [[mine.removeprefix("/v1/tasks/")], []]
 
 
 async def test_the_record_keeps_a_tokens_client_however_long(office: tuple[Office, Issuer, Any]) -> None:

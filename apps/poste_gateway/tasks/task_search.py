@@ -35,10 +35,11 @@ _SECONDS: Final = 2.0
 
 
 class _Where(NamedTuple):
-    """Where is searched: one queue or all, of one owner or all, for one key or any; empty: all."""
+    """Where is searched: one queue or all, of one owner and client or all, for one key or any; empty: all."""
 
     queue: str
     owner: str
+    client: str
     key: str
 
 
@@ -77,9 +78,10 @@ class TaskSearch:
     def _where(self, query: TaskQuery, client: str | None) -> _Where:
         queue, owner = query.only("service"), "" if client is None else self._ids.owner_of(client)
         if not query.key:
-            return _Where(queue, owner, "")
+            return _Where(queue, owner, client or "", "")
         method = query.only("method")
-        return _Where(queue, owner, self._ids.key_of_idempotency_key(queue, method, query.key, client=client or ""))
+        key = self._ids.key_of_idempotency_key(queue, method, query.key, client=client or "")
+        return _Where(queue, owner, client or "", key)
 
     async def _found(self, query: TaskQuery, where: _Where, size: int, token: str) -> tuple[list[pb.ListedTask], str]:
         """Search until a page is full, or for as long as one search may go on; returns where the next goes on too."""
@@ -87,7 +89,13 @@ class TaskSearch:
         end = asyncio.get_running_loop().time() + _SECONDS
         while True:
             asked = self._mom.search_tasks(
-                where.queue, query.coarse(), size - len(found), token, owner=where.owner, key=where.key
+                where.queue,
+                query.coarse(),
+                size - len(found),
+                token,
+                owner=where.owner,
+                client=where.client,
+                key=where.key,
             )
             page = await task_filters.page(asked)
             found += filter(query.matches, page.tasks)

@@ -141,7 +141,9 @@ class OperatorServicer:
         try:
             if request.key:
                 return listings.found(FoundPage(await self._lists.one(request.queue, request.key), None))
-            search = self._lists.search(request.queue, wanted, count=count, behind=behind, owner=request.owner)
+            search = self._lists.search(
+                request.queue, wanted, count=count, behind=behind, owner=request.owner, client=request.client
+            )
             return listings.found(await search)
         except StoreError as error:
             await refuse(context, error)

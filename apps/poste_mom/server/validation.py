@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from poste.domain import input_rules
+from poste.domain import carried, input_rules
 from poste.v1 import mom_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _RULES: Final = {
     "target": (input_rules.is_service, "is no queue's name"),
     "key": (input_rules.is_key, "is no task's key"),
     "owner": (input_rules.is_owner, "is no owner of tasks"),
+    "client": (carried.is_client, "is no client's name"),
     "page_token": (lambda text: len(text) <= _MAX_TOKEN, "was never given"),
     "known_mark": (lambda text: len(text) <= _MAX_MARK, "was never given"),
 }
@@ -41,6 +42,7 @@ _OPTIONAL: Final = frozenset(
         ("ListDeadTasksRequest", "page_token"),
         ("SearchTasksRequest", "queue"),
         ("SearchTasksRequest", "owner"),
+        ("SearchTasksRequest", "client"),
         ("SearchTasksRequest", "key"),
     }
 )

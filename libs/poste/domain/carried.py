@@ -41,6 +41,11 @@ def of_client(client: str) -> str:
     return f"{_CLIENT}{client}\n"
 
 
+def is_client(text: str) -> bool:
+    """Return whether a text may be a client's name."""
+    return len(text) <= _LONGEST_CLIENT and _PRINTABLE.fullmatch(text) is not None
+
+
 def client_line(text: str) -> str:
     """Return what a text says of the client; empty if it says nothing."""
     return text[: text.index("\n") + 1] if text.startswith(_CLIENT) else ""

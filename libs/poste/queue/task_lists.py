@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from poste.domain import carried
 from poste.domain.task import TaskState
 from poste.queue import damaged, record
 from poste.queue.connection import name_of, server_of, servers_of, texts, time_of
@@ -91,7 +92,14 @@ class TaskLists:
         return await self._read_all(self._client, [(queue, key)])
 
     async def search(
-        self, queue: str, wanted: TaskFilter, *, count: int, behind: Search | None = None, owner: str = ""
+        self,
+        queue: str,
+        wanted: TaskFilter,
+        *,
+        count: int,
+        behind: Search | None = None,
+        owner: str = "",
+        client: str = "",
     ) -> FoundPage:
         """Find tasks that a filter matches.
 
@@ -105,6 +113,7 @@ class TaskLists:
             count: About how many; a search for rare ones ends after half a second with what it has.
             behind: Where to go on.
             owner: What their keys end in (`TaskIds.owner_of`).
+            client: Whose they are, of those of an owner that several have by chance; empty: any of them.
 
         Raises:
             StoreUnreached, StoreLost, StoreNotRead: Redis did not answer.
@@ -114,13 +123,14 @@ class TaskLists:
         if behind is None:
             behind = Search(round(await time_of(servers[0]), 3), 0)
         found: list[ListedTask] = []
+        said = carried.of_client(client).encode() if client else b""
         fewest, most = _SCAN
         while behind.server < len(servers):
             server, step = servers[behind.server], min(max(fewest, count - len(found)), most)
             with reading():
                 cursor, names = await server.scan(behind.cursor, match=records + owner, count=step)
             listed = map(self._keys.split_record, texts(name for name in names if name.isascii()))
-            tasks = await self._read_all(server, list(listed))
+            tasks = await self._read_all(server, list(listed), said)
             found += [one for one in tasks if _is_meant(one, wanted, behind.until_time)]
             behind = Search(behind.until_time, int(cursor), behind.server + (not cursor))
             if len(found) >= count or time.monotonic() > end:
@@ -134,13 +144,15 @@ class TaskLists:
         at = self._keys.of(queue)
         return [await server_of(self._client, at.counts)], at.any_record
 
-    async def _read_all(self, client: Client, names: Sequence[tuple[str, str]]) -> list[ListedTask]:
-        """Read tasks by their queues and keys, without those that are not kept any more."""
+    async def _read_all(self, client: Client, names: Sequence[tuple[str, str]], said: bytes = b"") -> list[ListedTask]:
+        """Read tasks by their queues and keys, without those that are not kept, or whose headers begin otherwise."""
         if not names:
             return []
+        # Headers are the longest field by far.
+        asked = (*_FIELDS, record.HEADERS) if said else _FIELDS
         pipeline = client.pipeline(transaction=False)
         for queue, key in names:
-            pipeline.hmget(self._keys.of(queue).record(key), _FIELDS)
+            pipeline.hmget(self._keys.of(queue).record(key), asked)
         pipeline.time()
         with reading():
             *found, (seconds, microseconds) = await pipeline.execute(raise_on_error=False)
@@ -148,8 +160,9 @@ class TaskLists:
         tasks = []
         for (queue, key), reply in zip(names, found, strict=True):
             try:
-                fields = dict(zip(_FIELDS, damaged.fields_of(reply), strict=True))
-                tasks.append(await self._read(queue, key, fields, now))
+                fields = dict(zip(asked, damaged.fields_of(reply), strict=True))
+                if (fields.get(record.HEADERS) or b"").startswith(said):
+                    tasks.append(await self._read(queue, key, fields, now))
             except DamagedRecord as error:
                 damaged.report(queue, key, str(error))
         return [task for task in tasks if task is not None]

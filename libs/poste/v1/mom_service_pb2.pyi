@@ -1626,6 +1626,7 @@ class SearchTasksRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """The queue's name; empty: all queues are searched."""
     page_size: _builtins.int
@@ -1636,6 +1637,8 @@ class SearchTasksRequest(_message.Message):
     """Only the task of that queue that has this key, which is read without a search; empty: any."""
     owner: _builtins.str
     """Only those of one owner: the last 4 characters of their keys; empty: whoever's they are."""
+    client: _builtins.str
+    """Of these only what this client called, for two may have one owner by chance; empty: any."""
     @_builtins.property
     def filter(self) -> Global___TaskFilter:
         """Which."""
@@ -1649,10 +1652,11 @@ class SearchTasksRequest(_message.Message):
         page_token: _builtins.str = ...,
         key: _builtins.str = ...,
         owner: _builtins.str = ...,
+        client: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "key", b"key", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "queue", b"queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "filter", b"filter", "key", b"key", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "queue", b"queue"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
