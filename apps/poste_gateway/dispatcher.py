@@ -25,7 +25,7 @@ from poste_gateway.access.doors import DOORS
 from poste_gateway.access.identity import OPERATING, Identity, Role, identity_of
 from poste_gateway.calls import call, protocols
 from poste_gateway.calls.call import CallServices
-from poste_gateway.http import cors, door
+from poste_gateway.http import cors, door, session_cookie
 from poste_gateway.http.door import Door
 from poste_gateway.http.hosts import Hosts
 from poste_gateway.http.probes import PROBES
@@ -139,7 +139,7 @@ class Dispatcher:
             _log.exception("failed", verb=request.method, path=path)
             answer = self._refuse(defect(), request, match, account)
         answer.headers[cors.REQUEST_ID] = account.request_id
-        if self._cors_origins or self._guarded:
+        if self._cors_origins or self._guarded or match is None:
             self._add_headers(answer, request, (other.verbs if other else None) or ())
         # Of one that stops the connection is closed soon; a request that the client sends then would be lost.
         answer.keep_alive = answer.keep_alive and not self._draining.is_set()
@@ -157,6 +157,8 @@ class Dispatcher:
     def _add_headers(self, answer: Response, request: web.BaseRequest, verbs: Iterable[str]) -> None:
         if self._guarded and (bucket := identity_of(request).bucket) is not None:
             answer.headers.update(bucket.headers())
+        if session_cookie.believed(request):
+            answer.headers["Cache-Control"] = ", ".join(filter(None, ("private", answer.headers.get("Cache-Control"))))
         if self._cors_origins:
             cors.add_headers(answer, request, self._cors_origins, verbs)
 

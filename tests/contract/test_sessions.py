@@ -110,6 +110,17 @@ async def test_the_cookie_is_for_no_script_no_other_site_and_no_plain_wire(signe
     assert (await signed.gateway.get("/v1/services", **shown(secure), **OWN)).status == 200
 
 
+async def test_no_cache_gives_others_what_a_session_opens(signed: Signed) -> None:
+    """A proxy's cache would: it knows that of `Authorization`, and not of a cookie."""
+    cookie = await signed.sign_in("ann")
+    asked = ("/v1/services", "/openapi.json", "/v1/tasks/x")
+    by_session = [(await signed.gateway.get(path, **shown(cookie))).headers.get("Cache-Control") for path in asked]
+    by_key = await signed.gateway.get("/v1/services", **signed.keys["ann"])
+
+    assert by_session == ["private", "private, no-cache", "private, no-store"]
+    assert "Cache-Control" not in by_key.headers
+
+
 @pytest.mark.parametrize(
     ("verb", "headers", "own"),
     [

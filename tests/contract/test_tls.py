@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import REGISTRY
 from support import shop
 from support.gateway import FakeMom, answer, serving_mom, serving_shop
+from support.operating import TOKEN, secret_file
 from support.ports import free_port
 from support.self_signed import make_certificate
 from support.waiting import until
@@ -51,6 +52,25 @@ async def serving_tls(folder, **settings):
 
             await until(ready)
             yield port, plain, session
+
+
+async def test_by_tls_no_host_beside_this_one_signs_a_browser_in(tmp_path):
+    """It can set cookies for this one: an operator would act, and look things up, as whom that host likes."""
+    token = secret_file(tmp_path / "operator.token")
+    async with serving_tls(tmp_path, operator_token_file=token) as (port, _, session):
+        url, own = f"https://localhost:{port}", {"Sec-Fetch-Site": "same-origin"}
+        async with session.post(f"{url}/ui/session", json={"key": TOKEN}, headers=own) as response:
+            (cookie,) = response.cookies.values()
+        session.cookie_jar.clear()
+        statuses = []
+        for name in (cookie.key, cookie.key.removeprefix("__Host-")):
+            sent = {**own, "Cookie": f"{name}={cookie.value}"}
+            async with session.post(f"{url}/v1/queues/{shop.NAME}/pause", headers=sent) as response:
+                statuses.append(response.status)
+
+    assert cookie.key.startswith("__Host-")
+    assert cookie["secure"]
+    assert statuses == [200, 401]
 
 
 async def test_calls_are_answered_by_tls_and_the_plain_port_leads_there(tmp_path):

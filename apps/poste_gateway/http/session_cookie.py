@@ -22,6 +22,7 @@ _HOST_ONLY: Final = "__Host-"
 #: Cookies know no ports: gateways on several of one host would end each other's sessions.
 _PORT: Final = re.compile(r":(\d{1,5})$", re.ASCII)
 _SITE: Final = "Sec-Fetch-Site"
+_BELIEVED: Final = web.RequestKey("session_believed", bool)
 _SAFE: Final = (hdrs.METH_GET, hdrs.METH_HEAD)
 
 
@@ -49,6 +50,8 @@ def setting(request: web.BaseRequest, session: str) -> dict[str, str]:
 def check_own(request: web.BaseRequest) -> None:
     """Check that it is a page of this origin that makes a request, or, if it changes nothing, its reader.
 
+    From here on `believed` says so.
+
     Raises:
         Problem: It is another's, or the browser does not say whose.
     """
@@ -62,6 +65,15 @@ def check_own(request: web.BaseRequest) -> None:
     if not own:
         detail = "A session is for the gateway's own pages: the browser does not say that one of them asks."
         raise Problem(CROSS_ORIGIN, detail)
+    request[_BELIEVED] = True
+
+
+def believed(request: web.BaseRequest) -> bool:
+    """Return whether a session counted for a request: no cache may give another client the answer.
+
+    Caches know that of `Authorization` (RFC 9111, section 3.5), and not of a cookie.
+    """
+    return _BELIEVED in request
 
 
 def without(cookies: str) -> str:

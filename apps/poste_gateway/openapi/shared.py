@@ -24,13 +24,15 @@ _RESPONSES: Final = "#/components/responses/"
 #: Names that can't be a message's, for a message without a package may have any name of letters.
 _TASK, _PROBLEM = "poste-Task", "poste-Problem"
 PROBLEM: Final[Schema] = {"$ref": COMPONENTS + _PROBLEM}
-#: What a request may be refused for by its key or token.
-_OF_KEYS: Final = (
+#: What a request may be refused for by whose it is, and the name that it asks under.
+_OF_DOORS: Final = (
     kinds.CREDENTIALS_NEEDED,
     kinds.NOT_ALLOWED,
     kinds.ISSUER_AWAY,
     kinds.RATE_LIMITED,
     kinds.TOO_MANY_ATTEMPTS,
+    kinds.CROSS_ORIGIN,
+    kinds.MISDIRECTED,
 )
 #: What a call may be answered with besides its service's own codes.
 _OF_CALLS: Final = (
@@ -52,7 +54,7 @@ _OF_CALLS: Final = (
     kinds.LOOKUP_AWAY,
     kinds.RECORD_LOST,
     kinds.GONE,
-    *_OF_KEYS,
+    *_OF_DOORS,
     kinds.GATEWAY_BUSY,
     kinds.UNREADABLE_ANSWER,
     kinds.PAYLOAD_TOO_LARGE,
@@ -69,7 +71,7 @@ _OF_TASKS: Final = (
     kinds.ACCEPTANCE_UNKNOWN,
     kinds.LOOKUP_AWAY,
     kinds.NOT_READY,
-    *_OF_KEYS,
+    *_OF_DOORS,
     kinds.GATEWAY_BUSY,
     kinds.UNREADABLE_ANSWER,
     kinds.INTERNAL,
