@@ -20,7 +20,7 @@ from poste_gateway.access import rate
 from poste_gateway.access.identity import OPERATING, Identity, Role
 from poste_gateway.access.issuer_keys import IssuerKeys
 from poste_gateway.access.rate import Bucket
-from poste_gateway.access.token_errors import InvalidToken, Undecided
+from poste_gateway.access.token_errors import ExpiredToken, InvalidToken, Undecided
 
 #: What a token's client begins with: no key's client has a colon, so none is taken for the other.
 _PREFIX: Final = "jwt:"
@@ -33,7 +33,6 @@ _MOST_KNOWN: Final = 4000
 _MOST_CLIENTS: Final = 10_000
 #: What is wrong with a token, by what the library says of it.
 _WHY: Final = (
-    (jwt.ExpiredSignatureError, "has expired"),
     (jwt.ImmatureSignatureError, "is not valid yet"),
     (jwt.InvalidIssuerError, "is of another issuer"),
     (jwt.InvalidAlgorithmError, "is signed by an algorithm that is not taken from this key"),
@@ -64,7 +63,7 @@ class Tokens:
         self._buckets: dict[str, Bucket] = {}
         #: Whose each header is that was let in, until when, in seconds since the epoch; and by which keys.
         self._known: dict[str, tuple[Identity, float]] = {}
-        self._known_of: object = None
+        self._known_of: object = keys.keys
 
     def known(self, header: str) -> Identity | None:
         """Return whose a header is that brought a token before; None if it is not known, or is not good any more."""
@@ -110,6 +109,8 @@ class Tokens:
                 leeway=self._settings.jwt_skew_seconds,
                 options={"require": ["exp", "iss"], "verify_aud": False},
             )
+        except jwt.ExpiredSignatureError as error:
+            raise ExpiredToken("has expired") from error
         except jwt.MissingRequiredClaimError as error:
             raise InvalidToken(f"lacks the claim {error.claim}") from error
         except (jwt.PyJWTError, ValueError) as error:

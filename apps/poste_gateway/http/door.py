@@ -19,7 +19,7 @@ from poste.runtime import metrics
 from poste_gateway.access.client_keys import ClientKeys, digest
 from poste_gateway.access.identity import ANONYMOUS, ANYONE, OPERATING, OPERATOR, Identity, Role
 from poste_gateway.access.sessions import Sessions
-from poste_gateway.access.token_errors import InvalidToken, Undecided
+from poste_gateway.access.token_errors import ExpiredToken, InvalidToken, Undecided
 from poste_gateway.http import session_cookie
 from poste_gateway.http.problem_types import (
     CREDENTIALS_NEEDED,
@@ -233,7 +233,9 @@ class Door:
         try:
             return tokens.read(request.headers[AUTHORIZATION], token)
         except InvalidToken as error:
-            self._count_wrong(request)
+            # An expired one is no guess; and its client would not get a new one if that were not said.
+            if not isinstance(error, ExpiredToken):
+                self._count_wrong(request)
             why = f"The token {error}."
             raise Problem(CREDENTIALS_NEEDED, why, headers=_authenticate("invalid_token", why)) from None
         except Undecided:
