@@ -38,7 +38,7 @@ from support.waiting import until
 from poste.domain import carried
 from poste.domain.errors import StartError
 from poste.queue import record
-from poste.runtime.metrics import credentials_wrong_total
+from poste.runtime.metrics import credentials_wrong_total, issuer_keys_stale
 from poste.runtime.settings import GatewaySettings
 from poste_gateway.access import audit, issuer_keys
 from poste_gateway.access.identity import Role
@@ -384,9 +384,11 @@ async def test_keys_are_kept_while_their_issuer_is_away(tmp_path: Path) -> None:
     async with issuing() as issuer, told(tmp_path, issuer) as stage:
         issuer.answers = {"status": 500}
         issuer.add("two")
+        before = issuer_keys_stale._value.get()
         unknown, known = [await stage.gateway.post(PLACE, ORDER, **issuer.bearer(kid)) for kid in ("two", "one")]
 
     assert (unknown.status, known.status) == (503, 200)
+    assert (before, issuer_keys_stale._value.get()) == (0, 1)
 
 
 async def test_a_client_s_tokens_share_its_rate(tmp_path: Path) -> None:

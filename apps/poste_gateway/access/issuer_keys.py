@@ -19,7 +19,7 @@ import aiohttp
 import jwt
 
 from poste.domain.errors import StartError
-from poste.runtime import logs, secret_files
+from poste.runtime import logs, metrics, secret_files
 from poste.runtime.backoff import Backoff
 
 #: How large a set may be, in bytes, and how many keys of it are used.
@@ -85,7 +85,7 @@ class IssuerKeys(ABC):
 
     Attributes:
         keys: These, by their ids; another object after each change.
-        trouble: The newest set could not be had.
+        stale: The newest set could not be had.
         settled: It makes no sense to ask for a newer one now.
     """
 
@@ -94,7 +94,7 @@ class IssuerKeys(ABC):
         self._algorithms = algorithms
         self._content = b""
         self.keys: Mapping[str, Key] = {}
-        self.trouble, self.settled = False, True
+        self.stale, self.settled = False, True
 
     def find(self, kid: str | None) -> Key | None:
         """Return a key by the id that a token names; if it names none, the only one there is."""
@@ -122,6 +122,11 @@ class IssuerKeys(ABC):
             self.keys = read(content, self._algorithms)
             self._content = content
             _log.info("issuer's keys read", keys=sorted(self.keys))
+        self._note(stale=False)
+
+    def _note(self, *, stale: bool) -> None:
+        self.stale = stale
+        metrics.issuer_keys_stale.set(stale)
 
 
 class FileKeys(IssuerKeys):
@@ -149,6 +154,7 @@ class FileKeys(IssuerKeys):
                 self._use(await asyncio.to_thread(self._read))
             except (OSError, ValueError) as error:
                 # It may be half written: it changes once more, then.
+                self._note(stale=True)
                 _log.error("issuer's keys refused", file=str(self._path), error=str(error))
 
     async def renew(self) -> None:
@@ -184,7 +190,7 @@ class FetchedKeys(IssuerKeys):
                     self.settled = True
                     await asyncio.sleep(pause)
                     self.settled = False
-                if not self.trouble:
+                if not self.stale:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._wanted.wait(), _EVERY_SECONDS)
 
@@ -201,13 +207,12 @@ class FetchedKeys(IssuerKeys):
         try:
             self._use(await self._fetch(session))
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-            self.trouble = True
+            self._note(stale=True)
             _log.error("issuer's keys not fetched", url=self._url, error=str(error) or type(error).__name__)
             return self._backoff.pause_seconds()
         finally:
             asked = self._wanted.is_set()
             self._wanted.clear()
-        self.trouble = False
         self._backoff.reset()
         # What is fetched from time to time keeps no new key waiting.
         return _APART_SECONDS if asked else 0.0

@@ -97,7 +97,7 @@ class Tokens:
             raise InvalidToken("is of a type that is no access token's")
         key = self.keys.find(head.get("kid"))
         if key is None:
-            if self.keys.trouble or not self.keys.settled:
+            if self.keys.stale or not self.keys.settled:
                 raise Undecided
             raise InvalidToken("names none of its issuer's keys (kid)")
         try:

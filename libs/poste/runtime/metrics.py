@@ -76,6 +76,10 @@ mtls_certificate_expiry = Gauge(
     "poste_mtls_certificate_expiry_timestamp_seconds",
     "When the certificate that this part shows the others, or one of its CA's, expires first; 0 without mutual TLS.",
 )
+issuer_keys_stale = Gauge(
+    "poste_issuer_keys_stale",
+    "Whether the newest keys of the tokens' issuer could not be had (1); what was had before stays in use.",
+)
 failovers_total = Counter(
     "poste_failovers_total",
     "Calls that went to the queue because their service was away.",
