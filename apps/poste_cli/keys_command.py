@@ -64,6 +64,18 @@ _file = click.option(
 @click.option(
     "--max-result-ttl", type=int, default=MAX_TTL_SECONDS, help="Longest time that their results are kept, in seconds."
 )
+@click.option(
+    "--max-waiting-calls",
+    type=int,
+    default=0,
+    help="How many of the client's calls may wait in each queue; 0: any number.",
+)
+@click.option(
+    "--max-kept-bytes",
+    type=int,
+    default=0,
+    help="How many bytes all that a queue holds for the client may take; 0: any number.",
+)
 def new(
     name: str,
     path: Path,
@@ -74,6 +86,8 @@ def new(
     rate: str,
     max_task_ttl: int,
     max_result_ttl: int,
+    max_waiting_calls: int,
+    max_kept_bytes: int,
 ) -> None:
     """Make a key called NAME, and print it: it can't be read again."""
     key = client_keys.new_key()
@@ -86,6 +100,8 @@ def new(
         "rate": rate,
         "max_task_ttl_seconds": max_task_ttl,
         "max_result_ttl_seconds": max_result_ttl,
+        "max_waiting_calls": max_waiting_calls,
+        "max_kept_bytes": max_kept_bytes,
         "created": dt.datetime.now(dt.UTC).date().isoformat(),
     }
     with _changed(path) as file:
@@ -106,6 +122,8 @@ def list_(path: Path) -> None:
         printing.line("there is no key: `poste keys new NAME` makes one")
     for one in found:
         limits = [f"rate {one.rate}"] if one.rate else []
+        limits += [f"{one.max_waiting_calls} waiting calls"] if one.max_waiting_calls else []
+        limits += [f"{one.max_kept_bytes} kept bytes"] if one.max_kept_bytes else []
         said = [", ".join(one.roles), f"for {', '.join(one.methods)}" if one.methods else "", *limits, one.created]
         printing.line(f"{one.name}: client {one.client}; {'; '.join(filter(None, said))}")
 

@@ -29,6 +29,7 @@ from poste.domain import carried
 from poste.domain.codes import Code
 from poste.domain.errors import StartError
 from poste.queue import record
+from poste.queue.record import RECORD_BYTES
 from poste.runtime.settings import GatewaySettings
 from poste_gateway.access import audit
 from poste_gateway.access.doors import DOORS
@@ -171,6 +172,8 @@ async def office(own_redis: RedisServer, tmp_path_factory: pytest.TempPathFactor
         "other": ring.add("other"),
         "brief": ring.add("brief", max_task_ttl_seconds=60, max_result_ttl_seconds=30),
         "looks": ring.add("looks", "call", "read", "look"),
+        "few": ring.add("few", max_waiting_calls=1),
+        "little": ring.add("little", max_kept_bytes=2 * RECORD_BYTES),
     }
     files = {"client_keys_file": ring.path, "audit_file": folder / "audit.log"}
     async with running_office(own_redis, folder, headers=OPERATOR, **files) as one:
@@ -262,6 +265,27 @@ async def test_a_keys_ceiling_holds_for_the_time_that_calls_wait_for(office: tup
     assert far.body["errors"] == [{"field": "Poste-Not-Before", "reason": reason}]
     said = [result.get("error", {}).get("detail") for reply in (many, all_) for result in reply.body["results"]]
     assert said == [f"notBefore {reason}", None, f"Poste-Not-Before {reason}"]
+
+
+async def test_a_client_has_its_quota_of_a_queue_and_is_told_what_it_has(office: tuple[Office, Any]) -> None:
+    """One client would fill a queue for all, as long as it did not ask too often."""
+    one, keys = office
+    call = {"method": f"{SUM}/Add", "request": {"a": 1, "b": 1}}
+    first = await one.waiting(**keys["few"])
+    over = await one.gateway.post("/v1/sum", call["request"], Prefer="respond-async", **keys["few"])
+    others = await one.gateway.post("/v1/sum", call["request"], Prefer="respond-async", **keys["acme"])
+    many = await one.gateway.post("/v1/tasks:batch", [call, call], **keys["little"])
+    await one.gateway.ask("DELETE", first, **keys["few"])
+    after = await one.gateway.post("/v1/sum", call["request"], Prefer="respond-async", **keys["few"])
+
+    is_problem(over, 429, "quota-exceeded", "RESOURCE_EXHAUSTED")
+    has = "In this service's queue the client has"
+    assert over.body["detail"] == f"{has} 1 of the 1 waiting calls that it may have: nothing was accepted."
+    assert over.headers["Retry-After"]
+    assert (others.status, after.status) == (202, 202)
+    kept, refused = many.body["results"]
+    assert (kept["task"]["state"], refused["error"]["type"]) == ("QUEUED", "/problems/quota-exceeded")
+    assert refused["error"]["detail"].startswith(f"{has} 418 of the 800 bytes that it may have")
 
 
 async def test_a_key_is_used_so_often_and_no_more(tmp_path: Path) -> None:
@@ -493,7 +517,8 @@ async def test_keys_are_made_listed_and_revoked_by_a_command(tmp_path: Path) -> 
     """Keys would be made by hand, and written where others read them."""
     file = tmp_path / "client.keys"
     env = environment(POSTE_CLIENT_KEYS_FILE=str(file))
-    made = poste("keys", "new", "acme-1", "--client", "acme", "--role", "call", "--rate", "100/60", env=env)
+    limits = ("--rate", "100/60", "--max-waiting-calls", "50", "--max-kept-bytes", "1000000")
+    made = poste("keys", "new", "acme-1", "--client", "acme", "--role", "call", *limits, env=env)
     twice = poste("keys", "new", "acme-1", env=env)
     operator = poste("keys", "new", "ann", "--role", "look", "--role", "replay", env=env)
     wrong = poste("keys", "new", "bad", "--rate", "many", env=env)
@@ -511,7 +536,7 @@ async def test_keys_are_made_listed_and_revoked_by_a_command(tmp_path: Path) -> 
     assert key not in file.read_text()
     assert (twice.returncode, "two keys have the name acme-1" in twice.stderr) == (2, True)
     assert (wrong.returncode, "must be how many requests" in wrong.stderr) == (2, True)
-    assert listed.stdout.startswith("acme-1: client acme; call; rate 100/60; ")
+    assert listed.stdout.startswith("acme-1: client acme; call; rate 100/60; 50 waiting calls; 1000000 kept bytes; ")
     assert poste("keys", "list", env=env).stdout.startswith("ann: client ann; look, replay; ")
 
 

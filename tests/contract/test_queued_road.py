@@ -17,6 +17,7 @@ from support.gateway import (
     serving_mom,
     staged,
 )
+from support.keyring import Keyring
 from support.rest import ORDER, PLACE, QUOTE, RECEIPT, complete, expect_202, is_problem, key_of
 from support.waiting import until
 
@@ -211,11 +212,14 @@ async def test_an_acceptance_that_was_unknown_is_decided_in_the_end(tmp_path):
         assert "was not accepted, or" in late.body["detail"]
 
 
-async def test_a_loss_followed_by_a_refusal_is_unknown_still(tmp_path):
+@pytest.mark.parametrize("result", [pb.ENQUEUE_RESULT_QUEUE_FULL, pb.ENQUEUE_RESULT_OVER_QUOTA])
+async def test_a_loss_followed_by_a_refusal_is_unknown_still(tmp_path, result):
     """Else a call that the first, lost answer accepted is reported as refused, and the client repeats it."""
-    async with staged(tmp_path) as stage:
+    ring = Keyring(tmp_path / "client.keys")
+    key = ring.add("few", max_waiting_calls=1)
+    async with staged(tmp_path, client_keys_file=ring.path, headers=key) as stage:
         stage.mom.losses = [False]
-        stage.mom.results = [pb.ENQUEUE_RESULT_QUEUE_FULL]
+        stage.mom.results = [result]
 
         is_problem(await stage.gateway.post(PLACE, ORDER), 502, "acceptance-unknown", "UNKNOWN")
 
@@ -227,6 +231,7 @@ async def test_a_loss_followed_by_a_refusal_is_unknown_still(tmp_path):
         (pb.ENQUEUE_RESULT_CLOCK_OFF, "not-accepted", "UNAVAILABLE"),
         (pb.ENQUEUE_RESULT_STORE_UNAVAILABLE, "not-accepted", "UNAVAILABLE"),
         (pb.ENQUEUE_RESULT_NOT_CATALOGUED, "not-accepted", "UNAVAILABLE"),
+        (pb.ENQUEUE_RESULT_BAD_QUOTA, "not-accepted", "UNAVAILABLE"),
     ],
 )
 async def test_a_call_that_is_not_kept_is_refused_and_says_so(tmp_path, result, name, code):

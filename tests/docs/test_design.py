@@ -25,6 +25,7 @@ def test_every_key() -> None:
     names = {getattr(of_queue, name) for name in of_queue.__slots__ if not name.startswith("_") and name != "queue"}
     names -= {of_queue.any_record}
     names |= {of_queue.taken("<incarnation>"), of_queue.lane("<method>"), of_queue.record("<key>")}
+    names.add(of_queue.client("<client>"))
     common = {getattr(keys, name) for name in keys.__slots__ if not name.startswith("_")}
 
     assert names == set(DESIGN.codes("key of a queue"))

@@ -100,6 +100,21 @@ async def test_a_bad_task_is_refused_by_itself_and_by_name(mom: RunningMom, serv
         assert await client.smembers(KEYS.queues) == {SUM.encode()}
 
 
+async def test_a_quota_that_is_none_refuses_its_own_task_alone(mom: RunningMom, server: RedisServer) -> None:
+    """It became a key of Redis that was as long as its sender liked; one for no task failed the whole batch."""
+    bad = [
+        *(pb.ClientQuota(client=one) for one in ("", "a\nb", "\x1b[2J", "\u202e", "c" * 301, "c" * 1_000_000)),
+        *(pb.ClientQuota(client="c", **{one: -1}) for one in ("max_waiting_calls", "max_kept_bytes")),
+    ]
+    quotas = {**dict(enumerate(bad)), 2**32 - 1: pb.ClientQuota(client="c")}
+    request = pb.EnqueueTasksRequest(tasks=[_task() for _ in (*bad, None)], quotas=quotas)
+    answer = await mom.stub.EnqueueTasks(request, timeout=10)
+
+    assert list(answer.results) == [pb.ENQUEUE_RESULT_BAD_QUOTA] * len(bad) + [pb.ENQUEUE_RESULT_ACCEPTED]
+    async with open_client(StoreSettings(redis_url=server.url)) as client:
+        assert [key async for key in client.scan_iter(match=QueueKeys(SUM).client("*"))] == []
+
+
 async def test_a_batch_of_very_many_is_judged_piece_by_piece(mom: RunningMom, server: RedisServer) -> None:
     """One step for all of them would keep the store from all other calls meanwhile."""
     tasks = [_task(task_ttl_seconds=60 - 65 * (number % 2)) for number in range(2500)]

@@ -31,6 +31,7 @@ from poste.queue.catalogue_store import CatalogueStore
 from poste.queue.connection import open_client
 from poste.queue.keys import QueueKeys
 from poste.queue.queues import QueueFigures
+from poste.queue.record import RECORD_BYTES
 from poste.rpc.channels import proves_not_run
 from poste.rpc.descriptor_sets import file_descriptor_set
 from poste.runtime.settings import StoreSettings
@@ -134,6 +135,17 @@ async def test_a_repeat_under_an_idempotency_key_names_the_first_call(mom: Runni
         pb.ENQUEUE_RESULT_BAD_KEY,
     ]
     assert dict(answer.first_ids) == {2: "first"}
+
+
+async def test_who_is_over_its_quota_is_told_what_it_has(mom: RunningMom) -> None:
+    """Else a gateway can't say which of the two it is; in one batch with others' calls each is judged for itself."""
+    quota = pb.ClientQuota(client="ann", max_waiting_calls=1, max_kept_bytes=10**15)
+    batch = pb.EnqueueTasksRequest(tasks=[_task() for _ in range(3)], quotas={0: quota, 2: quota})
+    answer = await mom.stub.EnqueueTasks(batch, timeout=5)
+
+    kept = len(batch.tasks[0].request) + RECORD_BYTES
+    assert [pb.EnqueueResult.Name(one)[15:] for one in answer.results] == ["ACCEPTED", "ACCEPTED", "OVER_QUOTA"]
+    assert dict(answer.quota_uses) == {2: pb.QuotaUse(waiting_calls=1, kept_bytes=kept)}
 
 
 async def test_an_end_at_another_replica_is_seen(mom: RunningMom, server: RedisServer) -> None:

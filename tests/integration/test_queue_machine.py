@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from support import queue_model
+from support.client_account import ANN, Account
 from support.driven_queue import QUEUE, DrivenQueue, Seen
 from support.queue_model import FRONT, Claim, QueueModel, Returned
 from support.redis_server import running
@@ -35,6 +36,8 @@ T = TypeVar("T")
 
 EXAMPLES: Final = "POSTE_X_EXAMPLES"
 KEYS: Final = [f"t{number:015}" for number in range(8)]
+#: Those that a client with a quota enqueues.
+COUNTED: Final = frozenset(KEYS[::2])
 #: How many processes may be alive at once, and how many there may be in all.
 LIVING: Final = 2
 #: How many tasks are open for most of the time.
@@ -193,7 +196,9 @@ class QueueMachine(RuleBasedStateMachine):
         self._enqueue(key, repeatable=self.draw(st.booleans()), size=self.draw(st.integers(0, 4)), late=late)
 
     def _enqueue(self, key: str, *, repeatable: bool, size: int, late: bool) -> None:
-        said = self.do(self.queue.enqueue(key, repeatable=repeatable, size=size, late=late))
+        said = self.do(
+            self.queue.enqueue(key, repeatable=repeatable, size=size, late=late, quota=ANN if key in COUNTED else None)
+        )
         self.agree(self.model.enqueue(key, repeatable=repeatable, size=size, late=late), said)
 
     def read(self) -> None:
@@ -552,6 +557,7 @@ class QueueMachine(RuleBasedStateMachine):
         self._is_in_one_place(seen)
         self._counts_right(seen)
         self._counts_what_is_kept(seen)
+        self._counts_what_its_client_has(seen)
         self._changes_no_end(seen)
         self._is_as_in_the_model(seen)
 
@@ -579,6 +585,13 @@ class QueueMachine(RuleBasedStateMachine):
         self.agree(sum(RECORD_BYTES + sum(seen.sizes[key]) for key in seen.dead), seen.dead_bytes)
         self.agree(seen.kept[1] + seen.dead_bytes, seen.ended_bytes)
         self.model.ended_bytes = seen.ended_bytes
+
+    def _counts_what_its_client_has(self, seen: Seen) -> None:
+        states = {key: record[0] for key, record in seen.records.items() if key in COUNTED}
+        ended = {key: RECORD_BYTES + sum(seen.sizes[key]) for key, state in states.items() if state not in ("Q", "R")}
+        waiting = [seen.sizes[key][0] for key, state in states.items() if state == "Q"]
+        dead = sum(size for key, size in ended.items() if key in seen.dead)
+        self.agree(Account(len(waiting), sum(waiting), dead, sum(ended.values()) - dead), seen.account)
 
     def _changes_no_end(self, seen: Seen) -> None:
         for key, (state, *_, reason, response) in seen.records.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from support.client_account import ANN, account_of
 from support.driven_queue import METHOD, QUEUE, DrivenQueue
 
 from model.store import (
@@ -78,7 +79,7 @@ class Replay:
     async def _enqueue(self, before: Store, key: int, later: bool) -> str:
         late = before.tasks[key].state == GONE
         return await self.queue.enqueue(
-            self.keys[key], repeatable=not self.once[key], size=_SIZE, late=late, later=later
+            self.keys[key], repeatable=not self.once[key], size=_SIZE, late=late, later=later, quota=ANN
         )
 
     async def _cancel(self, _: Store, key: int) -> None:
@@ -249,6 +250,7 @@ class Replay:
             ],
             "moving": {key for key, task in tasks.items() if task.state == MOVED and task.was},
             "counts": [sum(task.state == state for task in store.tasks) for state in ("Q", "R")],
+            "on the accounts": [sum(task.state == "Q" for task in tasks) for tasks in (store.tasks, store.there)],
             "records": {
                 key: (
                     *(task.state, self.token(task.token), task.failures, task.alone, task.company),
@@ -277,6 +279,7 @@ class Replay:
             "there": there,
             "moving": moving_keys,
             "counts": [seen.counts[0], seen.counts[2]],
+            "on the accounts": [seen.account.waiting, (await account_of(self.queue.client, self.there)).waiting],
             "records": {
                 key: (state, token or "", failures, alone, company, stop, reason or "", bool(waits[key]))
                 for key, (state, token, _, failures, alone, company, stop, reason, _) in seen.records.items()

@@ -17,10 +17,11 @@ from poste.queue.queues import count_kept
 from poste.queue.scripts import Scripts
 from poste.queue.steps import consumer as steps
 from poste.queue.steps import maintenance
-from poste.queue.steps.task import NewTask, Report
+from poste.queue.steps.task import NewTask, Quota, Report
 from poste.queue.tasks import Tasks
 from poste.runtime.settings import StoreSettings
 from support import queue_model
+from support.client_account import Account, account_of
 from support.kept import KeptTasks
 from support.queue_model import FRONT, Claim, Claimed, Returned
 from support.queue_post import word_of
@@ -58,6 +59,8 @@ class Seen:
     kept: tuple[int, int]
     dead_bytes: int
     ended_bytes: int
+    #: What its one client with a quota has.
+    account: Account
 
     @property
     def places(self) -> list[str]:
@@ -101,12 +104,15 @@ class DrivenQueue:
         await self.client.flushdb()
         self.maintenance = Maintenance(self.client, pass_seconds=1)
 
-    async def enqueue(self, key: str, *, repeatable: bool, size: int, late: bool, later: bool = False) -> str:
+    async def enqueue(
+        self, key: str, *, repeatable: bool, size: int, late: bool, later: bool = False, quota: Quota | None = None
+    ) -> str:
         create_time = time.time() - (MAX_ENQUEUE_AGE_SECONDS + 1 if late else 0)
         not_before_ms = round((create_time + LONG_SECONDS) * 1000) if later else 0
         task = NewTask(
-            key, METHOD, b"x" * size, create_time, _WAIT_SECONDS, 600, repeatable, not_before_ms=not_before_ms
-        )
+            key, METHOD, b"x" * size, create_time, _WAIT_SECONDS, 600, repeatable, not_before_ms=not_before_ms,
+            quota=quota,
+        )  # fmt: skip
         (said,) = await self.tasks.enqueue(self.name, [task], self.policy, Durability.AS_DECLARED)
         return said
 
@@ -220,6 +226,7 @@ class DrivenQueue:
             kept=count_kept(kept),
             dead_bytes=dead_bytes,
             ended_bytes=ended_bytes,
+            account=await account_of(self.client, self.keys),
         )
 
 

@@ -48,6 +48,9 @@ class KeptTasks:
         for mark, by in zip(("", "b"), counted, strict=True):
             await self._shift(self._keys.kept, f"{before}{mark}", -by)
             await self._shift(self._keys.kept, f"{after}{mark}", by)
+        if (client := await self._client.hget(self._keys.record(key), "C")) is not None:
+            await self._shift(self._keys.client(client.decode()), str(before), -counted[1])
+            await self._shift(self._keys.client(client.decode()), str(after), counted[1])
         return counted
 
     async def _shift(self, key: str, name: str, by: int) -> None:

@@ -22,7 +22,7 @@ from poste.domain.policy import MAX_TTL_SECONDS
 from poste.runtime import logs, secret_files
 from poste.runtime.setting_values import Ttl
 from poste_gateway.access import rate
-from poste_gateway.access.identity import OPERATING, OPERATORS, Identity, Role
+from poste_gateway.access.identity import OPERATING, OPERATORS, Identity, Quota, Role
 from poste_gateway.access.rate import Bucket
 
 #: What a key begins with, so that who searches for secrets that lie about finds it.
@@ -48,6 +48,8 @@ def _method(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_named)]
 Method = Annotated[str, AfterValidator(_method)]
+#: More than any queue holds.
+Amount = Annotated[int, Field(ge=0, le=10**15)]
 
 
 class ClientKey(BaseModel):
@@ -69,6 +71,10 @@ class ClientKey(BaseModel):
     #: Ceilings of the times to live of its calls and their results.
     max_task_ttl_seconds: Ttl = MAX_TTL_SECONDS
     max_result_ttl_seconds: Ttl = MAX_TTL_SECONDS
+    #: How many of its client's calls may wait in each queue, and how many bytes all that is held there for the client
+    #: may take; 0: any number.
+    max_waiting_calls: Amount = 0
+    max_kept_bytes: Amount = 0
     #: The day that it was made on.
     created: str = ""
 
@@ -174,7 +180,7 @@ def _identity(key: ClientKey, before: Identity | None) -> Identity:
         # A file that is written anew for another key gives no client more requests.
         if before is not None and before.bucket is not None and before.bucket.rate == bucket.rate:
             bucket = before.bucket
-    roles = frozenset(key.roles)
+    roles, quota = frozenset(key.roles), Quota(key.max_waiting_calls, key.max_kept_bytes)
     return Identity(
         key.client,
         key.name,
@@ -183,5 +189,6 @@ def _identity(key: ClientKey, before: Identity | None) -> Identity:
         bucket,
         key.max_task_ttl_seconds,
         key.max_result_ttl_seconds,
+        quota if any(quota) else None,
         owns_all=bool(roles & OPERATING),
     )

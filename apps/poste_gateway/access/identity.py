@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
@@ -41,6 +41,18 @@ _CLIENTS: Final = frozenset({Role.CALL, Role.READ})
 OPERATORS: Final = "operators"
 
 
+class Quota(NamedTuple):
+    """How much of each queue a client may have; 0: any number.
+
+    Attributes:
+        max_waiting_calls: How many of its calls may wait.
+        max_kept_bytes: How many bytes all that the queue holds for it may take.
+    """
+
+    max_waiting_calls: int
+    max_kept_bytes: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Identity:
     """Who a request is from.
@@ -53,6 +65,7 @@ class Identity:
         bucket: How many requests it may still make; None: any number.
         max_task_ttl_seconds: How long its calls may wait at most; and how far ahead the time that they wait for may be.
         max_result_ttl_seconds: How long their results are kept at most.
+        quota: How much of each queue its calls may take; None: nothing is counted.
         owns_all: No task is kept from it.
         metadata: What handlers are told of it (`poste.domain.carried`); empty without a key.
     """
@@ -64,6 +77,7 @@ class Identity:
     bucket: Bucket | None = None
     max_task_ttl_seconds: int = MAX_TTL_SECONDS
     max_result_ttl_seconds: int = MAX_TTL_SECONDS
+    quota: Quota | None = None
     owns_all: bool = False
     metadata: str = field(init=False)
 

@@ -215,6 +215,8 @@ class _Keeping:
     def __init__(self, call_services: CallServices, request: web.BaseRequest) -> None:
         self._call_services = call_services
         self._request = request
+        self._identity = identity_of(request)
+        self._quota = keeping.quota_of(self._identity)
         #: What the request's headers ask for, by method, and what goes on of them, by service: read once for all calls.
         self._preferences: dict[str, Preferences | Problem] = {}
         self._metadata: dict[str, str | Problem] = {}
@@ -263,7 +265,7 @@ class _Keeping:
         if call.key or call.not_before_ms:
             not_before_ms = call.not_before_ms or prefer.not_before_ms
             prefer = dataclasses.replace(prefer, idempotency_key=call.key, not_before_ms=not_before_ms)
-        task_id = keeping.mint(self._call_services.ids, method, prefer, identity_of(self._request))
+        task_id = keeping.mint(self._call_services.ids, method, prefer, self._identity)
         new = keeping.new_task(method, task_id, call.request, prefer)
         new.request_id, new.request_digest, new.metadata = request_id(), call.digest, metadata
         return task_id, new
@@ -273,20 +275,20 @@ class _Keeping:
         policy = dataclasses.replace(method.policy, requires_idempotency_key=False)
         urls = self._call_services.callback_urls
         prefer = preferences.read(self._request.headers, policy, max_wait_seconds=0, callback_urls=urls)
-        keeping.check_time(NOT_BEFORE, prefer.not_before_ms, identity_of(self._request))
+        keeping.check_time(NOT_BEFORE, prefer.not_before_ms, self._identity)
         return prefer
 
     def _read_metadata(self, service: Service) -> str:
         names = service.policy.headers
         metadata = forwarded_headers.forwarded(names.request).read(self._request)
         if self._call_services.guarded:
-            metadata = forwarded_headers.with_client(metadata, identity_of(self._request))
+            metadata = forwarded_headers.with_client(metadata, self._identity)
         return forwarded_headers.kept(self._request, metadata, names.kept) if metadata else ""
 
     async def _sent(self, call: _Asked, task_id: TaskId, new: pb.NewTask) -> bytes:
         """Send a call, and return its result."""
         ids, method = self._call_services.ids, call.method
-        said = await self._call_services.enqueuer.enqueue(new, method.schema)
+        said = await self._call_services.enqueuer.enqueue(new, method.schema, self._quota)
         self._unreached += said in _NOT_REACHED
         try:
             if isinstance(said, Known):

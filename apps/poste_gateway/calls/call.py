@@ -404,7 +404,8 @@ class _Call:
         Raises:
             Problem: It is not, or that is unknown.
         """
-        said = await self._call_services.enqueuer.enqueue(self._new(task_id, traceparent), self._method.schema)
+        new, quota = self._new(task_id, traceparent), keeping.quota_of(identity_of(self._request))
+        said = await self._call_services.enqueuer.enqueue(new, self._method.schema, quota)
         if isinstance(said, Known):
             return said
         if said is Acceptance.ACCEPTED:

@@ -15,7 +15,7 @@ import enum
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import grpc.aio
 
@@ -81,6 +81,21 @@ class Known(NamedTuple):
     id_rest: str
 
 
+class OverQuota(NamedTuple):
+    """A call that is not kept, for its client has as much in the queue as it may.
+
+    Attributes:
+        quota: How much that is.
+        use: How much it has.
+    """
+
+    quota: pb.ClientQuota
+    use: pb.QuotaUse
+
+
+#: What became of a call.
+Answer: TypeAlias = Acceptance | Known | OverQuota
+
 #: Results that say that a call is invalid. The gateway has checked it already: a defect of one of the two.
 _DEFECTS: Final = (
     pb.ENQUEUE_RESULT_BAD_KEY,
@@ -89,6 +104,7 @@ _DEFECTS: Final = (
     pb.ENQUEUE_RESULT_BAD_TRACE,
     pb.ENQUEUE_RESULT_BAD_IDS,
     pb.ENQUEUE_RESULT_BAD_CALLBACK,
+    pb.ENQUEUE_RESULT_BAD_QUOTA,
     pb.ENQUEUE_RESULT_TOO_LARGE,
 )
 _REFUSED: Final = {
@@ -112,9 +128,10 @@ class _Item:
 
     task: pb.NewTask
     schema: MethodSchema | None
+    quota: pb.ClientQuota | None
     size: int
     start: float
-    outcome: asyncio.Future[Acceptance | Known]
+    outcome: asyncio.Future[Answer]
     lost: bool = False
     why: Acceptance = Acceptance.NOT_ACCEPTED
 
@@ -123,11 +140,11 @@ class _Item:
         """When to give up, in the process' own time: seconds in which it was halted don't count."""
         return self.start + (_LOST_SECONDS if self.lost else _REFUSED_SECONDS)
 
-    def settle(self, acceptance: Acceptance | Known) -> None:
-        if self.lost and isinstance(acceptance, Acceptance) and acceptance not in _CERTAIN:
-            acceptance = Acceptance.UNKNOWN
+    def settle(self, answer: Answer) -> None:
+        if self.lost and answer not in _CERTAIN and not isinstance(answer, Known):
+            answer = Acceptance.UNKNOWN
         if not self.outcome.done():
-            self.outcome.set_result(acceptance)
+            self.outcome.set_result(answer)
 
 
 class Enqueuer:
@@ -140,10 +157,18 @@ class Enqueuer:
         self._large = _Queue(mom, self.turns)
         self._loop = asyncio.get_running_loop()
 
-    async def enqueue(self, task: pb.NewTask, schema: MethodSchema | None = None) -> Acceptance | Known:
-        """Enqueue one call, written by the schema that it names; return the result within some seconds."""
+    async def enqueue(
+        self, task: pb.NewTask, schema: MethodSchema | None = None, quota: pb.ClientQuota | None = None
+    ) -> Answer:
+        """Enqueue one call, written by the schema that it names; return the result within some seconds.
+
+        Args:
+            task: The call.
+            schema: The schema.
+            quota: That of its client, if it has one.
+        """
         size = task.ByteSize()
-        item = _Item(task, schema, size, own_time.now(), self._loop.create_future())
+        item = _Item(task, schema, quota, size, own_time.now(), self._loop.create_future())
         (self._large if size > sizes.LARGE else self._small).put(item)
         # The batch goes on if this request is cancelled: other calls are in it.
         return await item.outcome
@@ -233,9 +258,8 @@ class _Queue:
             return []
         if not await self._mom.connected(max(0.0, max(item.end for item in batch) - own_time.now())):
             return _again(batch)
-        request = pb.EnqueueTasksRequest(tasks=[item.task for item in batch])
         try:
-            answer = await self._mom.stub.EnqueueTasks(request, timeout=_TRY_SECONDS)
+            answer = await self._mom.stub.EnqueueTasks(_request(batch), timeout=_TRY_SECONDS)
         except grpc.aio.AioRpcError as error:
             if channels.code(error) is Code.RESOURCE_EXHAUSTED:
                 return await self._send_split(batch)
@@ -287,6 +311,14 @@ class _Queue:
         return [*await self._send(batch[:middle]), *await self._send(batch[middle:])]
 
 
+def _request(batch: list[_Item]) -> pb.EnqueueTasksRequest:
+    request = pb.EnqueueTasksRequest(tasks=[item.task for item in batch])
+    for place, item in enumerate(batch):
+        if item.quota is not None:
+            request.quotas[place].CopyFrom(item.quota)
+    return request
+
+
 def _sorted(batch: list[_Item], answer: pb.EnqueueTasksResponse) -> tuple[list[_Item], list[_Item]]:
     """Settle the calls whose results are certain; return those that are open, and those whose schema is not kept."""
     open_items: list[_Item] = []
@@ -296,6 +328,8 @@ def _sorted(batch: list[_Item], answer: pb.EnqueueTasksResponse) -> tuple[list[_
             item.settle(Acceptance.ACCEPTED)
         elif result == pb.ENQUEUE_RESULT_KNOWN:
             item.settle(Known(answer.first_ids[place]))
+        elif result == pb.ENQUEUE_RESULT_OVER_QUOTA and item.quota is not None:
+            item.settle(OverQuota(item.quota, answer.quota_uses[place]))
         elif result in _REFUSED:
             _log_refusal(result, item)
             item.settle(_REFUSED[result])

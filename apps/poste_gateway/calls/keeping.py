@@ -11,7 +11,7 @@ from poste.rpc.catalogue import Method
 from poste.upstream.replica_pool import ReplicaPool
 from poste.v1 import mom_service_pb2
 from poste_gateway.access.identity import Identity
-from poste_gateway.calls.enqueuer import Acceptance
+from poste_gateway.calls.enqueuer import Acceptance, OverQuota
 from poste_gateway.catalogue.catalogue import ServiceCatalogue
 from poste_gateway.http.idempotency import IDEMPOTENCY_KEY
 from poste_gateway.http.not_before import NOT_BEFORE
@@ -22,6 +22,7 @@ from poste_gateway.http.problem_types import (
     KEY_REUSED,
     NOT_ACCEPTED,
     QUEUE_FULL,
+    QUOTA_EXCEEDED,
     SERVICE_AWAY,
 )
 from poste_gateway.http.problems import RETRY_AFTER, Problem, invalid
@@ -131,8 +132,17 @@ def new_task(method: Method, task_id: TaskId, request: bytes, prefer: Preference
     return new
 
 
-def refusal(said: Acceptance, task_id: TaskId, ids: TaskIds) -> Problem:
+def quota_of(identity: Identity) -> mom_service_pb2.ClientQuota | None:
+    """Return the quota that a client's call is kept under; None if it has none."""
+    if (quota := identity.quota) is None:
+        return None
+    return mom_service_pb2.ClientQuota(client=identity.client, **quota._asdict())
+
+
+def refusal(said: Acceptance | OverQuota, task_id: TaskId, ids: TaskIds) -> Problem:
     """Return the problem of a call that is not kept, or of which that is unknown: its `Location` has an id then."""
+    if isinstance(said, OverQuota):
+        return _over_quota(said)
     if said is Acceptance.KEY_REUSED:
         return Problem(KEY_REUSED, "The first call with this key had another request. Nothing was accepted.")
     if said is Acceptance.UNKNOWN:
@@ -140,6 +150,16 @@ def refusal(said: Acceptance, task_id: TaskId, ids: TaskIds) -> Problem:
         place = {"Location": task_view.location(ids.with_acceptance_unknown(task_id))}
         return Problem(ACCEPTANCE_UNKNOWN, detail, headers=place)
     return not_now(said)
+
+
+def _over_quota(said: OverQuota) -> Problem:
+    quota, use = said
+    if 0 < quota.max_waiting_calls <= use.waiting_calls:
+        has = f"{use.waiting_calls} of the {quota.max_waiting_calls} waiting calls that it may have"
+    else:
+        has = f"{use.kept_bytes} of the {quota.max_kept_bytes} bytes that it may have, and no room for this call"
+    detail = f"In this service's queue the client has {has}: nothing was accepted."
+    return Problem(QUOTA_EXCEEDED, detail, headers=RETRY_AFTER)
 
 
 def not_now(said: Acceptance) -> Problem:

@@ -359,6 +359,15 @@ TOO_MANY_ATTEMPTS: Final = ProblemType(
     "seconds. Try again after the seconds that the header `Retry-After` names; a right one is let in meanwhile. "
     "Nothing was done.",
 )
+QUOTA_EXCEEDED: Final = ProblemType(
+    "quota-exceeded",
+    HTTPStatus.TOO_MANY_REQUESTS,
+    Code.RESOURCE_EXHAUSTED,
+    "The client has as much in this queue as it may",
+    "The call was to be kept, and the service's queue holds as many waiting calls, or bytes, for the client as it may "
+    "have: calls that wait, those that Poste gave up, and results, each kept for as long as its client asked "
+    "(Poste-Result-TTL). Nothing was accepted: try again when calls have ended, or results' times to live are over.",
+)
 TOO_MANY_WATCHERS: Final = ProblemType(
     "too-many-watchers",
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -488,6 +497,7 @@ PROBLEM_TYPES: Final = {
         CROSS_ORIGIN,
         RATE_LIMITED,
         TOO_MANY_ATTEMPTS,
+        QUOTA_EXCEEDED,
         TOO_MANY_WATCHERS,
         GATEWAY_BUSY,
         UNREADABLE_ANSWER,

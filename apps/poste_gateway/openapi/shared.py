@@ -47,6 +47,7 @@ _OF_CALLS: Final = (
     kinds.NOT_ACCEPTED,
     kinds.QUEUE_FULL,
     kinds.BUDGET_SPENT,
+    kinds.QUOTA_EXCEEDED,
     kinds.OUTCOME_UNKNOWN,
     kinds.ACCEPTANCE_UNKNOWN,
     kinds.KEY_IN_USE,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from poste.domain import carried, input_rules, sizes
 from poste.domain.codes import ENDS_UNTOLD, PASSING, UNFORESEEN, code_of
 from poste.domain.policy import MAX_DELAY_SECONDS, MAX_ENQUEUE_AGE_SECONDS, RetryPolicy
-from poste.queue.steps.task import NewTask, Report
+from poste.queue.steps.task import NewTask, Quota, Report
 from poste.rpc.statuses import bounded, is_too_large, response_too_large
 from poste.v1 import mom_service_pb2
 
@@ -67,6 +67,12 @@ def wrong_with(  # noqa: PLR0911 - a reason each
     if task.callback_url and not input_rules.is_callback_url(task.callback_url):
         return mom_service_pb2.ENQUEUE_RESULT_BAD_CALLBACK
     return mom_service_pb2.ENQUEUE_RESULT_TOO_LARGE if len(task.request) > sizes.MAX_PAYLOAD else None
+
+
+def quota(message: mom_service_pb2.ClientQuota) -> Quota | None:
+    """Convert a client's quota; None if it is none."""
+    found = Quota(message.max_waiting_calls, message.max_kept_bytes, message.client)
+    return found if input_rules.is_client(found.client) and min(found[:2]) >= 0 else None
 
 
 def report(message: mom_service_pb2.Completion, service: Service | None) -> Report:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from poste.domain import input_rules
 from poste.domain.errors import StoreError, StoreLost, StoreNotRead, StoreUnreached
-from poste.queue.steps.task import KNOWN
+from poste.queue.steps.task import KNOWN, OVER
 from poste.runtime import logs, metrics
 from poste.runtime.log_throttle import LogThrottle
 from poste.v1 import mom_service_pb2 as pb
@@ -19,7 +19,7 @@ from poste_mom.server import validation
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
-    from poste.queue.steps.task import NewTask
+    from poste.queue.steps.task import NewTask, Quota
     from poste.queue.store_health import StoreHealth
     from poste.queue.tasks import Tasks
     from poste_mom.catalogue.catalogue import Catalogue
@@ -48,6 +48,23 @@ _NO_ROOM_SECONDS: Final = 10.0
 
 #: Tasks, each with its place in the request.
 _Placed: TypeAlias = "list[tuple[int, NewTask]]"
+
+
+class _Answers(NamedTuple):
+    """What became of the tasks of one request, by their places in it: what the response has of each."""
+
+    results: list[pb.EnqueueResult.ValueType]
+    first_ids: dict[int, str]
+    quota_uses: dict[int, pb.QuotaUse]
+
+    def read(self, place: int, said: str) -> pb.EnqueueResult.ValueType:
+        """Return what became of a task, by what the queue said of it in more than a word; note the rest of that."""
+        if said.startswith(OVER):
+            waiting, taken = map(int, said.removeprefix(OVER).split())
+            self.quota_uses[place] = pb.QuotaUse(waiting_calls=waiting, kept_bytes=taken)
+            return pb.ENQUEUE_RESULT_OVER_QUOTA
+        self.first_ids[place] = said.removeprefix(KNOWN)
+        return pb.ENQUEUE_RESULT_KNOWN
 
 
 class EnqueueServicer:
@@ -84,8 +101,11 @@ class EnqueueServicer:
             with contextlib.suppress(StoreError):
                 await self._catalogue.refresh()
             judged = [self._judge(*named) for named in zip(names, request.tasks, strict=True)]
-        results = [pb.ENQUEUE_RESULT_UNSPECIFIED] * len(judged)
-        first_ids: dict[int, str] = {}
+        for place in request.quotas:
+            if place < len(judged) and (task := judged[place][0]) is not None:
+                judged[place] = _under(task, incoming.quota(request.quotas[place]))
+        answers = _Answers([pb.ENQUEUE_RESULT_UNSPECIFIED] * len(judged), {}, {})
+        results = answers.results
         queues: defaultdict[str, _Placed] = defaultdict(list)
         refused: Counter[str] = Counter()
         for place, (queue, (task, result)) in enumerate(zip(names, judged, strict=True)):
@@ -99,33 +119,23 @@ class EnqueueServicer:
         if refused.total():
             ids = _request_ids(task for task, result in zip(request.tasks, results, strict=True) if result)
             _log.warning("tasks refused: invalid", **+refused, request_ids=ids)
-        await for_queues([self._enqueue(queue, tasks, results, first_ids) for queue, tasks in queues.items()])
-        response = pb.EnqueueTasksResponse(results=results, first_ids=first_ids)
+        await for_queues([self._enqueue(queue, tasks, answers) for queue, tasks in queues.items()])
+        response = pb.EnqueueTasksResponse(results=results, first_ids=answers.first_ids)
+        for place, use in answers.quota_uses.items():
+            response.quota_uses[place].CopyFrom(use)
         for queue in queues:
             seconds = self._turns.of_new(queue)
             if seconds is not None and seconds > _MOMENT_SECONDS:
                 response.turn_seconds[queue] = seconds
         return response
 
-    async def _enqueue(
-        self,
-        queue: str,
-        placed: _Placed,
-        results: list[pb.EnqueueResult.ValueType],
-        first_ids: dict[int, str],
-    ) -> None:
+    async def _enqueue(self, queue: str, placed: _Placed, answers: _Answers) -> None:
         """Enqueue the tasks of one queue, some at a time, and write each result to its place."""
         for first in range(0, len(placed), validation.MAX_KEYS):
-            await self._enqueue_some(queue, placed[first : first + validation.MAX_KEYS], results, first_ids)
+            await self._enqueue_some(queue, placed[first : first + validation.MAX_KEYS], answers)
 
-    async def _enqueue_some(
-        self,
-        queue: str,
-        placed: _Placed,
-        results: list[pb.EnqueueResult.ValueType],
-        first_ids: dict[int, str],
-    ) -> None:
-        service = self._catalogue.get(queue)
+    async def _enqueue_some(self, queue: str, placed: _Placed, answers: _Answers) -> None:
+        service, results = self._catalogue.get(queue), answers.results
         if service is None:
             return
         try:
@@ -151,12 +161,10 @@ class EnqueueServicer:
             _log.warning("acceptance unknown", queue=queue, error=str(error), request_ids=_request_ids(tasks))
             self._tell(queue, placed, [pb.ENQUEUE_RESULT_UNKNOWN] * len(placed), results)
         else:
-            self._tell(queue, placed, [_ENQUEUED.get(one, pb.ENQUEUE_RESULT_KNOWN) for one in became], results)
-            first_ids.update(
-                (place, one.removeprefix(KNOWN))
-                for (place, _), one in zip(placed, became, strict=True)
-                if one not in _ENQUEUED
-            )
+            said = [
+                _ENQUEUED.get(one) or answers.read(place, one) for (place, _), one in zip(placed, became, strict=True)
+            ]
+            self._tell(queue, placed, said, results)
 
     def _not_accepted(
         self, queue: str, placed: _Placed, results: list[pb.EnqueueResult.ValueType], error: StoreError
@@ -194,6 +202,13 @@ class EnqueueServicer:
         task = incoming.new_task(message, called, repeatable=method.policy.repeatable)
         wrong = incoming.wrong_with(task)
         return (task, pb.ENQUEUE_RESULT_UNSPECIFIED) if wrong is None else (None, wrong)
+
+
+def _under(task: NewTask, quota: Quota | None) -> tuple[NewTask | None, pb.EnqueueResult.ValueType]:
+    """Return a task under its client's quota, as `_judge` returns it; `quota` is None if that is none."""
+    if quota is None:
+        return None, pb.ENQUEUE_RESULT_BAD_QUOTA
+    return task._replace(quota=quota), pb.ENQUEUE_RESULT_UNSPECIFIED
 
 
 def _without(missing: Container[str], placed: _Placed, results: list[pb.EnqueueResult.ValueType]) -> _Placed:

@@ -42,6 +42,8 @@ _REQUEST_ID: Final = re.compile(rf"[\w.:/+=@-]{{1,{LONGEST_REQUEST_ID}}}", re.AS
 #: What may be told of a task's end: it goes into its record, and names a host.
 LONGEST_CALLBACK_URL: Final = 1000
 _CALLBACK_URL: Final = re.compile(rf"(?=.{{1,{LONGEST_CALLBACK_URL}}}\Z)https?://[!$-;=?-\[\]_a-z~]+", re.ASCII)
+#: The name of a client: it goes into a key of Redis.
+_LONGEST_CLIENT: Final = 300
 #: The end of the year 9999, in seconds since the epoch: the last instant that a timestamp can hold.
 LAST_SECOND: Final = 253_402_300_799
 
@@ -114,6 +116,11 @@ def is_request_id(text: str) -> bool:
 def is_callback_url(text: str) -> bool:
     """Return whether a text may be a URL that is told of a task's end: of HTTP, and without a fragment."""
     return _CALLBACK_URL.fullmatch(text) is not None
+
+
+def is_client(text: str) -> bool:
+    """Return whether a text may be a client's name."""
+    return 0 < len(text) <= _LONGEST_CLIENT and text.isprintable()
 
 
 def is_ttl(seconds: int) -> bool:

@@ -24,9 +24,9 @@ _CONNECTED: Final = ("asking", "cluster|slots", "eval", "evalsha", "info", "ping
 _SHOWN: Final = ("config|get", "waitaof")
 #: What the steps of a process call that takes from a queue, in scripts and beside them.
 CONSUMER_SCRIPTED: Final = (
-    *("exists", "hdel", "hexists", "hget", "hincrby", "hmget", "hset", "hstrlen", "incr", "info", "llen", "lpush"),
-    *("lrange", "lrem", "pexpireat", "publish", "rpop", "rpush", "sadd", "srem", "time", "type", "zadd", "zrem"),
-    "zscore",
+    *("exists", "hdel", "hexists", "hget", "hgetall", "hincrby", "hmget", "hset", "hstrlen", "incr", "info", "llen"),
+    *("lpush", "lrange", "lrem", "persist", "pexpireat", "publish", "rpop", "rpush", "sadd", "srem", "time", "type"),
+    *("zadd", "zrem", "zscore"),
 )
 _CONSUMER: Final = ("blmove", "client|id", "client|unblock", "script|load", "smembers")
 #: What the middleware's steps call, in scripts and beside them.
@@ -102,5 +102,5 @@ def _of_consumers(at: QueueKeys) -> Sequence[str]:
     """Return the keys of a queue that its consumers' steps touch, the most used first: Redis looks in this order."""
     return (
         *(at.any_record, at.counts, at.taken(_ANY), at.ready, at.leases, at.lanes, at.lane(_ANY), at.kept, at.delayed),
-        *(at.dead, at.reaped, at.callbacks, at.barrier),
+        *(at.dead, at.reaped, at.callbacks, at.barrier, at.client(_ANY)),
     )

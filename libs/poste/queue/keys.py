@@ -137,6 +137,10 @@ class QueueKeys:
         self.barrier = self._prefix + "barrier"
         self.any_record = self.record("*")
 
+    def client(self, name: str) -> str:
+        """The hash that is the account of a client with a quota: what the queue holds for it."""
+        return f"{self._prefix}client:{name}"
+
     def lane(self, method: str) -> str:
         """The list of keys of one method's tasks that wait for its turn, the oldest at the right."""
         return f"{self._prefix}lane:{method}"

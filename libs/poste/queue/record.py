@@ -41,6 +41,7 @@ It is the hash `<prefix>:{queue}:task:<key>`::
     W  its client's URL, which is told of its end, if there is one
     N  how often that failed, since when it is tried, in ms, and what went wrong last
     B  when it may run at first, ms, if its client said so; `x` is counted from then
+    C  the client on whose account it is, if that had a quota when it was accepted (`count_for`)
 
 (The functions that are named stand in `lua/prelude.lua`.) Only the scripts write it. What stands there may be
 written by another program, or damaged, all the same: `damaged` has what to do with that.
@@ -86,6 +87,7 @@ MOVED: Final = b"M"
 CALLBACK_URL: Final = "W"
 CALLBACK_TRIES: Final = "N"
 NOT_BEFORE: Final = "B"
+CLIENT: Final = "C"
 
 #: What `WAITED` says where a client's URL is to be told of the end.
 CALLBACK: Final = "c"

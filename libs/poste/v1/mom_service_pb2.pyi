@@ -71,6 +71,10 @@ class _EnqueueResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Enqueue
     """Another call with this idempotency key and another request was kept before."""
     ENQUEUE_RESULT_BAD_CALLBACK: _EnqueueResult.ValueType  # 18
     """The URL that is to be told of its end is none."""
+    ENQUEUE_RESULT_OVER_QUOTA: _EnqueueResult.ValueType  # 19
+    """Its client has as much in this queue as its quota allows: nothing was kept. `quota_uses` says how much that is."""
+    ENQUEUE_RESULT_BAD_QUOTA: _EnqueueResult.ValueType  # 20
+    """Its client, or that one's quota, is none."""
 
 class EnqueueResult(_EnqueueResult, metaclass=_EnqueueResultEnumTypeWrapper):
     """What became of one call that was to be kept."""
@@ -117,6 +121,10 @@ ENQUEUE_RESULT_KEY_REUSED: EnqueueResult.ValueType  # 17
 """Another call with this idempotency key and another request was kept before."""
 ENQUEUE_RESULT_BAD_CALLBACK: EnqueueResult.ValueType  # 18
 """The URL that is to be told of its end is none."""
+ENQUEUE_RESULT_OVER_QUOTA: EnqueueResult.ValueType  # 19
+"""Its client has as much in this queue as its quota allows: nothing was kept. `quota_uses` says how much that is."""
+ENQUEUE_RESULT_BAD_QUOTA: EnqueueResult.ValueType  # 20
+"""Its client, or that one's quota, is none."""
 Global___EnqueueResult: _TypeAlias = EnqueueResult  # noqa: Y015
 
 class _SchemaVerdict:
@@ -415,23 +423,112 @@ class EnqueueTasksRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class QuotasEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        @_builtins.property
+        def value(self) -> Global___ClientQuota: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: Global___ClientQuota | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TASKS_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___NewTask]:
         """Each is judged for itself, by the rules that a gateway judges its clients' calls by."""
+
+    @_builtins.property
+    def quotas(self) -> _containers.MessageMap[_builtins.int, Global___ClientQuota]:
+        """By the places of those whose clients have one: the quota that they are accepted under. Few have, and a field of each task
+        would cost all of them.
+        """
 
     def __init__(
         self,
         *,
         tasks: _abc.Iterable[Global___NewTask] | None = ...,
+        quotas: _abc.Mapping[_builtins.int, Global___ClientQuota] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quotas", b"quotas", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EnqueueTasksRequest: _TypeAlias = EnqueueTasksRequest  # noqa: Y015
+
+@_typing.final
+class ClientQuota(_message.Message):
+    """How much of a queue a client may have: what it has there of the calls that it made under a quota is counted, and what would
+    be more is not kept.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_FIELD_NUMBER: _builtins.int
+    MAX_WAITING_CALLS_FIELD_NUMBER: _builtins.int
+    MAX_KEPT_BYTES_FIELD_NUMBER: _builtins.int
+    client: _builtins.str
+    """The client, by up to 300 characters."""
+    max_waiting_calls: _builtins.int
+    """How many of its calls may wait; 0: any number."""
+    max_kept_bytes: _builtins.int
+    """How many bytes all that the queue holds for it may take: what waits, what is DEAD, and what is kept of what ended; 0: any
+    number.
+    """
+    def __init__(
+        self,
+        *,
+        client: _builtins.str = ...,
+        max_waiting_calls: _builtins.int = ...,
+        max_kept_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "max_kept_bytes", b"max_kept_bytes", "max_waiting_calls", b"max_waiting_calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClientQuota: _TypeAlias = ClientQuota  # noqa: Y015
+
+@_typing.final
+class QuotaUse(_message.Message):
+    """What a client has in a queue, of the calls that it made under a quota."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAITING_CALLS_FIELD_NUMBER: _builtins.int
+    KEPT_BYTES_FIELD_NUMBER: _builtins.int
+    waiting_calls: _builtins.int
+    """So many calls wait."""
+    kept_bytes: _builtins.int
+    """So many bytes all that is held takes."""
+    def __init__(
+        self,
+        *,
+        waiting_calls: _builtins.int = ...,
+        kept_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept_bytes", b"kept_bytes", "waiting_calls", b"waiting_calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuotaUse: _TypeAlias = QuotaUse  # noqa: Y015
 
 @_typing.final
 class EnqueueTasksResponse(_message.Message):
@@ -479,9 +576,31 @@ class EnqueueTasksResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class QuotaUsesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        @_builtins.property
+        def value(self) -> Global___QuotaUse: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: Global___QuotaUse | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RESULTS_FIELD_NUMBER: _builtins.int
     FIRST_IDS_FIELD_NUMBER: _builtins.int
     TURN_SECONDS_FIELD_NUMBER: _builtins.int
+    QUOTA_USES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedScalarFieldContainer[Global___EnqueueResult.ValueType]:
         """What became of each."""
@@ -496,16 +615,21 @@ class EnqueueTasksResponse(_message.Message):
         moment.
         """
 
+    @_builtins.property
+    def quota_uses(self) -> _containers.MessageMap[_builtins.int, Global___QuotaUse]:
+        """By the places of those that are OVER_QUOTA: what their client has."""
+
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___EnqueueResult.ValueType] | None = ...,
         first_ids: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
         turn_seconds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        quota_uses: _abc.Mapping[_builtins.int, Global___QuotaUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_ids", b"first_ids", "results", b"results", "turn_seconds", b"turn_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_ids", b"first_ids", "quota_uses", b"quota_uses", "results", b"results", "turn_seconds", b"turn_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -154,7 +154,8 @@ local function claim(record, key, seq)
     return { 'later' }
   end
   local state, token, expiry, once, company, stop, attempts, method, create, request, trace, known_by, id, request_id,
-    headers, schema = fields_of(record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q', 'p', 'h', 'g', 'G', 'H', 'V')
+    headers, schema, client =
+    fields_of(record, 's', 't', 'x', 'n', 'u', 'w', 'a', 'm', 'c', 'q', 'p', 'h', 'g', 'G', 'H', 'V', 'C')
   local due, created, began = number(expiry), number(create), number(attempts or 0)
   company = number(company or 0)
   if not state or is_final(state) then
@@ -204,7 +205,7 @@ local function claim(record, key, seq)
   end
   room = room - 1
   began = began + 1
-  count_waiting(record, -1, request and #request)
+  count_waiting(record, -1, request and #request, client)
   count_running(1)
   if not once then
     count_done('started')

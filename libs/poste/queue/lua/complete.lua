@@ -78,8 +78,8 @@ local function fail(record, key, outcome, payload, terms)
 end
 
 local function complete(record, taken, key, token, outcome, payload, terms)
-  local state, holder, create, ttl, waited, failures =
-    fields_of(record, 's', 't', 'c', 'r', 'l', 'f')
+  local state, holder, create, ttl, waited, failures, client =
+    fields_of(record, 's', 't', 'c', 'r', 'l', 'f', 'C')
   if not state or is_final(state) then
     redis.call('LREM', taken, -1, key)
     return state and holder == token and 'replayed' or 'refused'
@@ -93,10 +93,10 @@ local function complete(record, taken, key, token, outcome, payload, terms)
     if failures then
       redis.call('HDEL', record, 'e')
     end
-    write_end(record, 'S', now, create, ttl, waited, #payload, 'o', payload)
+    write_end(record, 'S', now, create, ttl, waited, client, #payload, 'o', payload)
     return 'succeeded'
   elseif outcome == 'cancelled' then
-    write_end(record, 'C', now, create, ttl, waited, nil)
+    write_end(record, 'C', now, create, ttl, waited, client)
     return 'cancelled'
   end
   return fail(record, key, outcome, payload, terms)

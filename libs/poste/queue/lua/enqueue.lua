@@ -9,8 +9,10 @@
 --       the one field of the response that its client is answered with or '', the client headers that its handler gets or '',
 --       the fingerprint of its method's schema or '', of a call with an idempotency key the digest of its request or '';
 --       and at the end the fields that few have: which record it is, from 1 on, the field's letter (W the URL that is told of its
---       end, B when it may run at first, in ms), its value
+--       end, B when it may run at first, in ms, C its client, if that has a quota), its value (of C '<how many calls may wait>
+--       <how many bytes all that is held for it may take> <client>', 0 for any number)
 -- Returns for each: 'accepted' | 'full' | 'spent' (what it holds: what waits, is dead, or is kept once it ended) | 'clock'
+--   | 'over <how many calls of its client wait> <how many bytes it takes>': its client has its quota
 --   | 'known <the id of that one, without the queue's name>': another call with its idempotency key and request has the record
 --   | 'reused': another call with its idempotency key has it, and another request
 
@@ -54,6 +56,53 @@ local function compare(record, first, at)
   return 'known ' .. (its_id or '')
 end
 
+-- By where the arguments of their records begin: few have one, and a place among these would cost all of them.
+local none = {}
+local rare = {}
+for i = FIXED_ARGS + 1 + (#KEYS - FIXED_KEYS) * PER_RECORD, #ARGV, 3 do
+  local at = FIXED_ARGS + 1 + (ARGV[i] - 1) * PER_RECORD
+  rare[at] = rare[at] or {}
+  rare[at][ARGV[i + 1]] = ARGV[i + 2]
+end
+
+-- How many calls of a client wait, and how many bytes it takes, with those that are accepted in this step: by its account.
+local totals = {}
+
+local function total_of(record, client)
+  local account = account_of(record, client)
+  if not totals[account] then
+    local has = read_account(account, now)
+    -- No client has more than there is: a worker of an older library takes nothing off accounts.
+    for name, most in pairs({ waiting = waiting, bytes = bytes }) do
+      local excess = (has[name] or 0) - most
+      if excess > 0 then
+        has[name] = most
+        count_for(client, record, name, -excess)
+      end
+    end
+    local total = { waiting = has.waiting or 0, bytes = (has.waiting or 0) * RECORD_BYTES }
+    for name, value in pairs(has) do
+      total.bytes = total.bytes + (name == 'waiting' and 0 or value)
+    end
+    totals[account] = total
+  end
+  return totals[account]
+end
+
+-- Puts a call on its client's account; or returns what stands there, if that is as much as the client may have.
+local function charge(record, few, size)
+  local max_calls, max_taken, client = string.match(few.C, '^(%d+) (%d+) (.*)$')
+  max_calls, max_taken = tonumber(max_calls), tonumber(max_taken)
+  local total, takes = total_of(record, client), size + RECORD_BYTES
+  if (max_calls > 0 and total.waiting >= max_calls) or (max_taken > 0 and total.bytes + takes > max_taken) then
+    return string.format('over %d %d', total.waiting, total.bytes)
+  end
+  total.waiting, total.bytes = total.waiting + 1, total.bytes + takes
+  count_for(client, record, 'waiting', 1)
+  count_for(client, record, 'bytes', size)
+  few.C = client
+end
+
 local results, fresh, seen = {}, {}, {}
 for i = FIXED_KEYS + 1, #KEYS do
   local at = FIXED_ARGS + 1 + (i - FIXED_KEYS - 1) * PER_RECORD
@@ -68,10 +117,13 @@ for i = FIXED_KEYS + 1, #KEYS do
   elseif spent or ended + bytes + #request + (waiting + 1) * RECORD_BYTES > max_held then
     result = 'spent'
   else
-    result = 'accepted'
-    seen[KEYS[i]] = at
-    waiting, bytes = waiting + 1, bytes + #request
-    fresh[#fresh + 1] = { KEYS[i], at }
+    local few = rare[at] or none
+    result = few.C and charge(KEYS[i], few, #request) or 'accepted'
+    if result == 'accepted' then
+      seen[KEYS[i]] = at
+      waiting, bytes = waiting + 1, bytes + #request
+      fresh[#fresh + 1] = { KEYS[i], at }
+    end
   end
   results[#results + 1] = result
 end
@@ -79,14 +131,6 @@ if #fresh == 0 then
   return results
 end
 
--- By where the arguments of their records begin: few have one, and a place among these would cost all of them.
-local rare = {}
-for i = FIXED_ARGS + 1 + (#KEYS - FIXED_KEYS) * PER_RECORD, #ARGV, 3 do
-  local at = FIXED_ARGS + 1 + (ARGV[i] - 1) * PER_RECORD
-  rare[at] = rare[at] or {}
-  rare[at][ARGV[i + 1]] = ARGV[i + 2]
-end
-local none = {}
 local keys, due = {}, {}
 for place, one in ipairs(fresh) do
   local record, at = one[1], one[2]
@@ -124,4 +168,5 @@ push(recent, keys)
 redis.call('LTRIM', recent, 0, max_recent - 1)
 redis.call('HSET', counts, 'waiting', waiting, 'bytes', bytes)
 redis.pcall('HINCRBY', counts, '+enqueued', #fresh)
+write_accounts()
 return results

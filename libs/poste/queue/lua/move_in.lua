@@ -17,7 +17,7 @@ local function write(record, key, state, fields)
   redis.call('HSET', record, unpack(fields))
   redis.call('HDEL', record, 'T')
   redis.call('HSET', record, 's', state)
-  local id, create, ttl, ended, waited, not_before = fields_of(record, 'g', 'c', 'r', 'z', 'l', 'B')
+  local id, create, ttl, ended, waited, not_before, client = fields_of(record, 'g', 'c', 'r', 'z', 'l', 'B', 'C')
   if id and not string.find(id, '@', 1, true) then
     redis.call('HSET', record, 'g', id .. '@' .. source)
   end
@@ -27,7 +27,7 @@ local function write(record, key, state, fields)
     redis.call('ZADD', (callbacks_of(record)), now, key)
   end
   if state == 'Q' then
-    count_waiting(record, 1)
+    count_waiting(record, 1, nil, client)
     if (number(not_before) or 0) > now then
       redis.call('ZADD', scheduled, not_before, key)
     else
@@ -41,7 +41,7 @@ local function write(record, key, state, fields)
     if owed then
       expiry = kept_for_callback(record, expiry, now)
     end
-    count_kept(1, expiry, ttl, redis.call('HSTRLEN', record, 'e') + redis.call('HSTRLEN', record, 'q'))
+    count_kept(record, client, 1, expiry, ttl, redis.call('HSTRLEN', record, 'e') + redis.call('HSTRLEN', record, 'q'))
     redis.call('PEXPIREAT', record, expiry)
   end
 end

@@ -12,6 +12,8 @@
 -- many at once as ever, ms: @<method> (`take_lane`); and what was ever done, for the metrics: +<what>.
 -- What ended and is kept for its result's TTL (hash <prefix>:{q}:kept): how many there are, and `b` how many bytes they take, by
 -- the stretch of time in which their TTLs end (see `count_kept`).
+-- A client's account (hash <prefix>:{q}:client:<client>): what is counted above of those calls alone that it made under a quota,
+-- which is what their records say (`C`): waiting, bytes, dead_bytes, and by stretch how many bytes are kept.
 -- Time is Redis' own, in every script. An id's create time may be a little ahead of it; so is all that is counted from it.
 
 local MAX_NOTES = 20
@@ -87,10 +89,36 @@ local change = { waiting = 0, bytes = 0, running = 0, dead_bytes = 0, held = 0, 
 -- And by how much those of what is kept: by stretch, {how many, their bytes}.
 local kept_change = {}
 
--- QUEUED begins or ends: `sign` is 1 or -1, `size` the bytes of its request, if they are known.
-local function count_waiting(record, sign, size)
+-- And by how much clients' accounts, by their keys. It is counted there by the functions that count it for the queue, by what the
+-- record says and not by the client's quota of today: so what a call put on its account it takes off again, however it ends.
+local account_changes = {}
+
+-- The key of a client's account in the queue of a record.
+local function account_of(record, client)
+  return string.match(record, '^(.*:)task:') .. 'client:' .. client
+end
+
+-- Counts something of a record in its client's account; `client` is its C, false if it has none.
+local function count_for(client, record, name, by)
+  if client then
+    local account = account_of(record, client)
+    local changed = account_changes[account] or {}
+    name = tostring(name)
+    changed[name] = (changed[name] or 0) + by
+    account_changes[account] = changed
+  end
+end
+
+-- QUEUED begins or ends: `sign` is 1 or -1, `size` the bytes of its request and `client` its C, if they are known.
+local function count_waiting(record, sign, size, client)
+  size = size or redis.call('HSTRLEN', record, 'q')
+  if client == nil then
+    client = redis.call('HGET', record, 'C')
+  end
   change.waiting = change.waiting + sign
-  change.bytes = change.bytes + sign * (size or redis.call('HSTRLEN', record, 'q'))
+  change.bytes = change.bytes + sign * size
+  count_for(client, record, 'waiting', sign)
+  count_for(client, record, 'bytes', sign * size)
 end
 
 local function count_running(sign)
@@ -103,7 +131,7 @@ local function count_done(what)
 end
 
 -- Something begins to be kept, or (`sign` is -1) is no longer: `expiry` is when its record's TTL is over, in ms, `ttl` its
--- result's in s, `size` the bytes of its response and error. Redis notifies no client of expired records. So it is counted
+-- result's in s, `size` the bytes of its response and error, `client` its C. Redis notifies no client of expired records. So it is counted
 -- under the stretch of time in which it will, and the pass drops the figures of stretches that are over (`tick`): they need no
 -- list of what is kept, and can't drift. A stretch is between a 64th and a 32nd of the TTL long: few in all, however long
 -- TTLs are; and the figure of what is kept is too high by at most that much.
@@ -111,7 +139,7 @@ local STRETCHES = 64
 -- How long the stretches are, in s, by the TTL: most tasks of a script have the same.
 local lengths = {}
 
-local function count_kept(sign, expiry, ttl, size)
+local function count_kept(record, client, sign, expiry, ttl, size)
   local length = lengths[ttl]
   if not length then
     local _, power = math.frexp((number(ttl) or 0) / STRETCHES)
@@ -127,6 +155,7 @@ local function count_kept(sign, expiry, ttl, size)
   local by = sign * (RECORD_BYTES + size)
   counted[1], counted[2] = counted[1] + sign, counted[2] + by
   change.ended_bytes = change.ended_bytes + by
+  count_for(client, record, stretch, by)
 end
 
 -- A DEAD task keeps its request, and its error.
@@ -134,9 +163,11 @@ local function count_dead(record, sign)
   local size = redis.call('HSTRLEN', record, 'q') + redis.call('HSTRLEN', record, 'e')
   local by = sign * (RECORD_BYTES + size)
   change.dead_bytes, change.ended_bytes = change.dead_bytes + by, change.ended_bytes + by
-  if redis.call('HGET', record, 'd') == 'schema-changed' then
+  local reason, client = fields_of(record, 'd', 'C')
+  if reason == 'schema-changed' then
     change.held = change.held + sign
   end
+  count_for(client, record, 'dead_bytes', by)
 end
 
 -- Adds to several fields of a hash in one write: one for each would cost as much again, and more of the AOF. What stood there
@@ -150,6 +181,50 @@ local function add(hash, names, changes)
     fields[2 * i - 1], fields[2 * i] = name, (number(found[i]) or 0) + changes[i]
   end
   redis.call('HSET', hash, unpack(fields))
+end
+
+-- What stands in an account, by name: 0 for what is kept no longer.
+local function read_account(account, now)
+  local found, has = redis.call('HGETALL', account), {}
+  for i = 1, #found, 2 do
+    local stretch = tonumber(found[i])
+    has[found[i]] = stretch and stretch * 1000 <= now and 0 or number(found[i + 1]) or 0
+  end
+  return has
+end
+
+-- An account has no more than what is there: what is 0 goes, and one in which nothing waits or is dead goes by itself with the last
+-- of what is kept.
+local function write_accounts()
+  for account, changed in pairs(account_changes) do
+    local has = read_account(account, now_ms())
+    for name, by in pairs(changed) do
+      has[name] = math.max((has[name] or 0) + by, 0)
+    end
+    local fields, gone, last, stays = {}, {}, 0, false
+    for name, value in pairs(has) do
+      local stretch = tonumber(name)
+      if value == 0 then
+        gone[#gone + 1] = name
+      elseif changed[name] then
+        fields[#fields + 1], fields[#fields + 2] = name, value
+      end
+      if value > 0 then
+        last, stays = math.max(last, stretch or 0), stays or not stretch
+      end
+    end
+    if #gone > 0 then
+      redis.call('HDEL', account, unpack(gone))
+    end
+    if #fields > 0 then
+      redis.call('HSET', account, unpack(fields))
+    end
+    if stays then
+      redis.call('PERSIST', account)
+    else
+      redis.call('PEXPIREAT', account, last * 1000)
+    end
+  end
 end
 
 -- `kept` need not be named by what ends nothing.
@@ -168,6 +243,7 @@ local function write_counts(counts, kept)
     names[at + 2], changes[at + 2] = stretch .. 'b', counted[2]
   end
   add(kept, names, changes)
+  write_accounts()
 end
 
 -- Moves what waits longest, `count` at most (from 1 to 1000), to a consumer's own list; returns the keys. RPOP frees first,
@@ -229,8 +305,8 @@ end
 -- no TTL; any other lives as long as its result (`ttl`, in seconds), and long enough for a late enqueue of the same id to find
 -- it; and until its client's URL was told, if that is owed. A result is not kept for less than its id promises, were that made
 -- (`create`) in the future. `size`: the bytes of response and error that are kept, if they are known. `waited`: who is to be told
--- of the end (`l`).
-local function write_end(record, state, now, create, ttl, waited, size, ...)
+-- of the end (`l`). `client`: its C.
+local function write_end(record, state, now, create, ttl, waited, client, size, ...)
   count_done(state)
   if state == 'D' then
     redis.call('HSET', record, 's', state, 'z', now, ...)
@@ -247,7 +323,7 @@ local function write_end(record, state, now, create, ttl, waited, size, ...)
     else
       redis.call('HSET', record, 's', state, 'z', now, 'q', '', ...)
     end
-    count_kept(1, expiry, ttl, size or redis.call('HSTRLEN', record, 'e'))
+    count_kept(record, client, 1, expiry, ttl, size or redis.call('HSTRLEN', record, 'e'))
   end
   if waited then
     publish(record)
@@ -262,12 +338,12 @@ end
 -- request is no longer kept.
 local function take_back(record, dead, key, state, now)
   if state == 'F' then
-    local keeps, create, ttl, ended, expiry = fields_of(record, 'K', 'c', 'r', 'z', 'j')
+    local keeps, create, ttl, ended, expiry, client = fields_of(record, 'K', 'c', 'r', 'z', 'j', 'C')
     if not keeps then
       return nil
     end
     local size = redis.call('HSTRLEN', record, 'e') + redis.call('HSTRLEN', record, 'q')
-    count_kept(-1, number(expiry) or kept_until(number(ended) or now, create, ttl), ttl, size)
+    count_kept(record, client, -1, number(expiry) or kept_until(number(ended) or now, create, ttl), ttl, size)
     redis.call('HDEL', record, 'j')
     redis.call('PERSIST', record)
     return 'f'
@@ -284,9 +360,9 @@ end
 local ends = {}
 
 local function finish(record, state, now, ...)
-  local create, ttl, waited, method, attempts, id, request_id =
-    unpack(redis.call('HMGET', record, 'c', 'r', 'l', 'm', 'a', 'g', 'G'))
-  write_end(record, state, now, create, ttl, waited, nil, ...)
+  local create, ttl, waited, method, attempts, id, request_id, client =
+    unpack(redis.call('HMGET', record, 'c', 'r', 'l', 'm', 'a', 'g', 'G', 'C'))
+  write_end(record, state, now, create, ttl, waited, client, nil, ...)
   ends[#ends + 1] = { record, state, '', method, attempts, id, request_id }
 end
 

@@ -8,7 +8,7 @@ local counts, kept, dead = unpack(KEYS, 1, 3)
 local now = now_ms()
 
 local function purge(record, key)
-  local state, create, ttl = fields_of(record, 's', 'c', 'r')
+  local state, create, ttl, client = fields_of(record, 's', 'c', 'r', 'C')
   if not state or state == 'M' then
     redis.call('ZREM', dead, key)
     return 'gone'
@@ -20,7 +20,7 @@ local function purge(record, key)
     redis.call('HDEL', record, 'q', 'u')
     redis.call('HSET', record, 'j', expiry)
     redis.call('PEXPIREAT', record, expiry)
-    count_kept(1, expiry, ttl, redis.call('HSTRLEN', record, 'e'))
+    count_kept(record, client, 1, expiry, ttl, redis.call('HSTRLEN', record, 'e'))
   end
   return 'done'
 end

@@ -11,14 +11,14 @@ local now, dropped = now_ms(), 0
 local bound = math.min(tonumber(ARGV[1]), now - MIN_RECORD_SECONDS * 1000)
 for i = 3, #KEYS do
   local record = KEYS[i]
-  local state, ended, create, ttl, purged = fields_of(record, 's', 'z', 'c', 'r', 'j')
+  local state, ended, create, ttl, purged, client = fields_of(record, 's', 'z', 'c', 'r', 'j', 'C')
   ended, create, purged = number(ended), number(create), number(purged)
   local callbacks, undelivered, key = callbacks_of(record)
   local has_ended = ended and create and is_final(state) and state ~= 'M' and (purged or state ~= 'D')
     and not redis.call('ZSCORE', callbacks, key)
   if has_ended and math.max(ended, create) <= bound then
     local size = redis.call('HSTRLEN', record, 'o') + redis.call('HSTRLEN', record, 'e') + redis.call('HSTRLEN', record, 'q')
-    count_kept(-1, purged or kept_until(ended, create, ttl), ttl, size)
+    count_kept(record, client, -1, purged or kept_until(ended, create, ttl), ttl, size)
     redis.call('UNLINK', record)
     redis.call('ZREM', undelivered, key)
     dropped = dropped + 1

@@ -16,18 +16,18 @@ local now = now_ms()
 
 -- What was kept for the callback alone goes, and the rest has the time that its result has.
 local function release(record)
-  local state, ended, create, ttl, expiry = fields_of(record, 's', 'z', 'c', 'r', 'j')
+  local state, ended, create, ttl, expiry, client = fields_of(record, 's', 'z', 'c', 'r', 'j', 'C')
   expiry = number(expiry)
   if state == 'D' or not expiry then
     return
   end
   local size = redis.call('HSTRLEN', record, 'o') + redis.call('HSTRLEN', record, 'e') + redis.call('HSTRLEN', record, 'q')
   local due = kept_until(number(ended) or now, create, ttl)
-  count_kept(-1, expiry, ttl, size)
+  count_kept(record, client, -1, expiry, ttl, size)
   redis.call('HDEL', record, 'j', 'N')
   redis.call('PEXPIREAT', record, due)
   if due > now then
-    count_kept(1, due, ttl, size)
+    count_kept(record, client, 1, due, ttl, size)
   end
 end
 

@@ -22,12 +22,22 @@ RECENT: Final = 1000
 #: What became of a call that was to be kept, in the words of `enqueue.lua`. Behind `KNOWN` stands another's `id_rest`.
 Accepted: TypeAlias = str
 KNOWN: Final = "known "
+#: Behind it stands what is on its client's account: how many calls wait, and how many bytes all that is held takes.
+OVER: Final = "over "
 Completed = Literal["succeeded", "cancelled", "failed", "dead", "retried", "replayed", "refused"]
 Ending = Literal["ok", "cancelled", "final", "large", "schema", "retry", "defect", "silent", "overdue"]
 #: How many keys stand before the records in what is accepted.
 _FIXED_KEYS: Final = 4
 #: Ends after which a task may be tried again.
 _FAILURES: Final = frozenset[Ending]({"retry", "defect", "silent", "overdue"})
+
+
+class Quota(NamedTuple):
+    """How much of a queue a client may have: waiting calls, and bytes of all that is held for it; 0: any number."""
+
+    max_waiting_calls: int
+    max_kept_bytes: int
+    client: str
 
 
 class NewTask(NamedTuple):
@@ -39,7 +49,7 @@ class NewTask(NamedTuple):
     empty if it runs under any. `request_digest` is there if its client gave it an idempotency key: `key` is made of
     that, and another call may have its record. Up to that, from `traceparent` on, they stand as the script takes them.
     `callback_url` is told of its end, if it is not empty. It does not run before `not_before_ms` (since the epoch), and
-    may wait for so long from then on; 0: it may run at once.
+    may wait for so long from then on; 0: it may run at once. It is put on the account of the client that `quota` names.
     """
 
     key: str
@@ -58,6 +68,7 @@ class NewTask(NamedTuple):
     request_digest: str = ""
     callback_url: str = ""
     not_before_ms: int = 0
+    quota: Quota | None = None
 
 
 class Report(NamedTuple):
@@ -120,7 +131,7 @@ async def enqueue(
     arguments.append("" if durability is Durability.AS_DECLARED else "1")
     # At once: field by field they cost five times as much.
     rare: list[Argument] = []
-    for key, method, request, create_time, task_ttl, result_ttl, repeatable, *others, url, not_before in tasks:
+    for key, method, request, create_time, task_ttl, result_ttl, repeatable, *others, url, not_before, quota in tasks:
         touched.append(at.record(key))
         arguments += (key, method, request, round(create_time * 1000), task_ttl * 1000, result_ttl)
         arguments.append("" if repeatable else "1")
@@ -129,6 +140,8 @@ async def enqueue(
             rare += (len(touched) - _FIXED_KEYS, record.CALLBACK_URL, url)
         if not_before:
             rare += (len(touched) - _FIXED_KEYS, record.NOT_BEFORE, not_before)
+        if quota:
+            rare += (len(touched) - _FIXED_KEYS, record.CLIENT, " ".join(map(str, quota)))
     arguments += rare
     barrier = at.barrier if durability is Durability.ON_WAITAOF else None
     return texts(await scripts.run("enqueue", touched, arguments, barrier=barrier))
