@@ -310,7 +310,8 @@ class QueueModel:
             task.end("C")
             return 0
         task.unclaim()
-        self.delayed[key] = False
+        # What is overdue waits no longer: it is settled.
+        self.delayed[key] = task.overdue
         return 1
 
     def leave(self, name: str) -> int:
