@@ -491,6 +491,7 @@ async def test_tokens_are_enough_to_listen_beyond_loopback() -> None:
             {},
             "no key that verifies",
         ),
+        (json.dumps(Issuer().public(private=True)), {}, "no key that verifies"),
         (json.dumps(Issuer().public()), {"jwt_algorithms": ("RS256",)}, "it has no key that verifies RS256"),
         (json.dumps(Issuer().public()), {"jwt_rate": "many"}, "POSTE_JWT_RATE=many: must be how many"),
         (None, {}, "No such file"),

@@ -24,6 +24,11 @@ _MAKE: Mapping[str, Any] = {
 }
 
 
+def _jwk(key: Any, algorithm: str) -> dict[str, Any]:
+    made: dict[str, Any] = get_default_algorithms()[algorithm].to_jwk(key, as_dict=True)
+    return made
+
+
 class Issuer:
     """Signs tokens.
 
@@ -48,11 +53,11 @@ class Issuer:
     def add(self, kid: str, algorithm: str = "ES256") -> None:
         self.keys[kid] = _MAKE[algorithm](), algorithm
 
-    def public(self) -> dict[str, Any]:
-        """Its keys, as it shows them (RFC 7517)."""
+    def public(self, *, private: bool = False) -> dict[str, Any]:
+        """Its keys, as it shows them (RFC 7517); with their private halves if it is careless."""
         return {
             "keys": [
-                {**get_default_algorithms()[name].to_jwk(key.public_key(), as_dict=True), "kid": kid, "use": "sig"}
+                {**_jwk(key if private else key.public_key(), name), "kid": kid, "use": "sig"}
                 for kid, (key, name) in self.keys.items()
             ]
         }

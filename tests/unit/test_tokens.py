@@ -87,6 +87,11 @@ def test_the_client_is_the_claim_that_the_operator_names(judge: Callable[..., To
         read(by_azp)
 
 
+def test_an_expiry_may_be_any_number(judge: Callable[..., Tokens]) -> None:
+    """One that no clock can show would be a defect of the gateway's, 500."""
+    assert read(judge(), exp=10**400).client == "jwt:ann"
+
+
 def test_rates_are_remembered_of_so_many_clients(judge: Callable[..., Tokens], monkeypatch: pytest.MonkeyPatch) -> None:
     """An issuer's million users would take the gateway's memory; or who has used up a rate be forgotten first."""
     monkeypatch.setattr(judged, "_MOST_CLIENTS", 4)

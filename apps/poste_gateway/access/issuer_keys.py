@@ -67,7 +67,8 @@ def read(content: bytes, algorithms: Iterable[str]) -> dict[str, Key]:
 
 
 def _key(entry: dict[str, Any], wanted: frozenset[str]) -> Key | None:
-    if entry.get("use", "sig") != "sig":
+    # What has its private half in it can be anybody's by now.
+    if entry.get("use", "sig") != "sig" or "d" in entry:
         return None
     try:
         made = jwt.PyJWK(entry)

@@ -62,7 +62,7 @@ class Tokens:
                 raise StartError(f"POSTE_JWT_RATE={settings.jwt_rate}: {error}") from error
         self._buckets: dict[str, Bucket] = {}
         #: Whose each header is that was let in, until when, in seconds since the epoch; and by which keys.
-        self._known: dict[str, tuple[Identity, float]] = {}
+        self._known: dict[str, tuple[Identity, int]] = {}
         self._known_of: object = keys.keys
 
     def known(self, header: str) -> Identity | None:

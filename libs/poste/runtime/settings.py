@@ -195,7 +195,7 @@ class GatewaySettings(TargetSettings):
     #: ES512 or EdDSA.
     jwt_algorithms: Algorithms = ("RS256", "ES256", "EdDSA")
     #: How far the issuer's clock and this one may be apart, in seconds: tokens are good so much earlier and later.
-    jwt_skew_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
+    jwt_skew_seconds: Annotated[int, Field(ge=0, le=300)] = 30
     #: The claim that says who the client is.
     jwt_client_claim: str = "sub"
     #: The claim that says whom a token is for.
