@@ -60,6 +60,25 @@ def test_docker_can_read_it(file):
     assert done.returncode == 0, done.stderr
 
 
+def test_more_settings_of_a_part_are_added_to_it(tmp_path):
+    """The gateway would lose its own, or its image, to the few that the roll-out is told besides."""
+    more = {"version": "3.8", "services": {"gateway": {"environment": {"POSTE_JWT_ISSUER": "https://idp.example"}}}}
+    (tmp_path / "more.yml").write_text(yaml.safe_dump(more))
+    command = [*reader("stack.yml"), str(COMPOSE / "stack.yml"), "-c", str(tmp_path / "more.yml")]
+    environment = os.environ | dict.fromkeys(REQUIRED, "named")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    gateway = yaml.safe_load(done.stdout)["services"]["gateway"]
+
+    assert gateway["image"] == "named"
+    assert (
+        gateway["environment"].items()
+        >= {
+            "POSTE_JWT_ISSUER": "https://idp.example",
+            "POSTE_CLIENT_KEYS_FILE": "/run/secrets/client_keys",
+        }.items()
+    )
+
+
 def test_what_goes_between_the_hosts_is_encrypted_unless_somebody_says_otherwise():
     """Calls and their results would cross the network for all hosts on it to read."""
     role = Path(__file__).parents[2] / "ansible/roles/stack"
