@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from structlog.testing import capture_logs
 from support import issuer as tokens
 from support import shop
-from support.driven_office import Office, running_office
+from support.driven_office import SUM, Office, running_office
 from support.gateway import Stage, answer, running_gateway, staged
 from support.issuer import Issuer, issuing
 from support.keyring import Keyring
@@ -249,7 +249,7 @@ async def office(own_redis: RedisServer, tmp_path_factory: pytest.TempPathFactor
     ring = Keyring(folder / "client.keys")
     key = ring.add("ann")
     async with issuing() as issuer:
-        more = tokens.settings(issuer, client_keys_file=ring.path, jwt_max_task_ttl_seconds=60)
+        more = tokens.settings(issuer, client_keys_file=ring.path, jwt_max_task_ttl_seconds=60, jwt_max_waiting_calls=9)
         async with running_office(own_redis, folder, headers=OPERATOR, **more) as one:
             yield one, issuer, key
 
@@ -279,6 +279,19 @@ async def test_a_task_is_its_tokens_client_s(office: tuple[Office, Issuer, Any])
     assert one.gateway.ids.read(by_token.body["id"]).task_ttl_seconds == 60
     listed = await one.gateway.get("/v1/tasks", **issuer.bearer())
     assert {task["id"] for task in listed.body["tasks"]} == {mine.removeprefix("/v1/tasks/"), by_token.body["id"]}
+
+
+async def test_each_client_of_tokens_has_its_quota(office: tuple[Office, Issuer, Any]) -> None:
+    """Of an issuer's many users one would fill a queue for all; or all of them together had what one may have."""
+    one, issuer, _ = office
+    call = {"method": f"{SUM}/Add", "request": {"a": 1, "b": 1}}
+    outcomes = []
+    for sub, tokens_of_it in (("many", "first"), ("few", "first"), ("many", "second")):
+        bearer = issuer.bearer(sub=sub, jti=tokens_of_it)
+        reply = await one.gateway.post("/v1/tasks:batch", [call] * (6 if sub == "many" else 1), **bearer)
+        outcomes.append(sum("task" in result for result in reply.body["results"]))
+
+    assert outcomes == [6, 1, 3]
 
 
 async def test_two_clients_of_one_owner_list_their_own_tasks_alone(office: tuple[Office, Issuer, Any]) -> None:

@@ -106,13 +106,17 @@ async def test_a_quota_that_is_none_refuses_its_own_task_alone(mom: RunningMom, 
         *(pb.ClientQuota(client=one) for one in ("", "a\nb", "\x1b[2J", "\u202e", "c" * 301, "c" * 1_000_000)),
         *(pb.ClientQuota(client="c", **{one: -1}) for one in ("max_waiting_calls", "max_kept_bytes")),
     ]
-    quotas = {**dict(enumerate(bad)), 2**32 - 1: pb.ClientQuota(client="c")}
+    # The last one's account would be taken for a record.
+    quotas = {**dict(enumerate(bad)), len(bad): pb.ClientQuota(client="x}:task:y"), 2**32 - 1: pb.ClientQuota()}
     request = pb.EnqueueTasksRequest(tasks=[_task() for _ in (*bad, None)], quotas=quotas)
     answer = await mom.stub.EnqueueTasks(request, timeout=10)
 
     assert list(answer.results) == [pb.ENQUEUE_RESULT_BAD_QUOTA] * len(bad) + [pb.ENQUEUE_RESULT_ACCEPTED]
     async with open_client(StoreSettings(redis_url=server.url)) as client:
-        assert [key async for key in client.scan_iter(match=QueueKeys(SUM).client("*"))] == []
+        assert [key async for key in client.scan_iter(match=QueueKeys(SUM).client("*"))] == [
+            QueueKeys(SUM).client("x%7D:task:y").encode()
+        ]
+        assert len([key async for key in client.scan_iter(match=KEYS.any_record)]) == 1
 
 
 async def test_a_batch_of_very_many_is_judged_piece_by_piece(mom: RunningMom, server: RedisServer) -> None:

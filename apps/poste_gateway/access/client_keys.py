@@ -20,7 +20,7 @@ from poste.domain import input_rules
 from poste.domain.errors import StartError
 from poste.domain.policy import MAX_TTL_SECONDS
 from poste.runtime import logs, secret_files
-from poste.runtime.setting_values import Ttl
+from poste.runtime.setting_values import Amount, Ttl
 from poste_gateway.access import rate
 from poste_gateway.access.identity import OPERATING, OPERATORS, Identity, Quota, Role
 from poste_gateway.access.rate import Bucket
@@ -48,8 +48,6 @@ def _method(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_named)]
 Method = Annotated[str, AfterValidator(_method)]
-#: More than any queue holds.
-Amount = Annotated[int, Field(ge=0, le=10**15)]
 
 
 class ClientKey(BaseModel):
@@ -180,7 +178,7 @@ def _identity(key: ClientKey, before: Identity | None) -> Identity:
         # A file that is written anew for another key gives no client more requests.
         if before is not None and before.bucket is not None and before.bucket.rate == bucket.rate:
             bucket = before.bucket
-    roles, quota = frozenset(key.roles), Quota(key.max_waiting_calls, key.max_kept_bytes)
+    roles = frozenset(key.roles)
     return Identity(
         key.client,
         key.name,
@@ -189,6 +187,6 @@ def _identity(key: ClientKey, before: Identity | None) -> Identity:
         bucket,
         key.max_task_ttl_seconds,
         key.max_result_ttl_seconds,
-        quota if any(quota) else None,
+        Quota.of(key.max_waiting_calls, key.max_kept_bytes),
         owns_all=bool(roles & OPERATING),
     )

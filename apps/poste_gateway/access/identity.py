@@ -52,6 +52,11 @@ class Quota(NamedTuple):
     max_waiting_calls: int
     max_kept_bytes: int
 
+    @classmethod
+    def of(cls, max_waiting_calls: int, max_kept_bytes: int) -> Quota | None:
+        """Return the quota; None if there is none."""
+        return cls(max_waiting_calls, max_kept_bytes) if max_waiting_calls or max_kept_bytes else None
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Identity:

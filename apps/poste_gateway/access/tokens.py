@@ -17,7 +17,7 @@ import jwt
 from poste.domain.errors import StartError
 from poste.runtime.settings import GatewaySettings
 from poste_gateway.access import rate
-from poste_gateway.access.identity import OPERATING, Identity, Role
+from poste_gateway.access.identity import OPERATING, Identity, Quota, Role
 from poste_gateway.access.issuer_keys import IssuerKeys
 from poste_gateway.access.rate import Bucket
 from poste_gateway.access.token_errors import ExpiredToken, InvalidToken, Undecided
@@ -134,6 +134,7 @@ class Tokens:
             bucket=self._bucket(client),
             max_task_ttl_seconds=settings.jwt_max_task_ttl_seconds,
             max_result_ttl_seconds=settings.jwt_max_result_ttl_seconds,
+            quota=Quota.of(settings.jwt_max_waiting_calls, settings.jwt_max_kept_bytes),
             owns_all=bool(roles & OPERATING),
         )
 

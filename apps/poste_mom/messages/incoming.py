@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from urllib import parse
 
 from poste.domain import carried, input_rules, sizes
 from poste.domain.codes import ENDS_UNTOLD, PASSING, UNFORESEEN, code_of
@@ -71,8 +72,11 @@ def wrong_with(  # noqa: PLR0911 - a reason each
 
 def quota(message: mom_service_pb2.ClientQuota) -> Quota | None:
     """Convert a client's quota; None if it is none."""
-    found = Quota(message.max_waiting_calls, message.max_kept_bytes, message.client)
-    return found if input_rules.is_client(found.client) and min(found[:2]) >= 0 else None
+    limits = message.max_waiting_calls, message.max_kept_bytes
+    if min(limits) < 0 or not input_rules.is_client(message.client):
+        return None
+    # By braces and asterisks a client could name what is no account.
+    return Quota(*limits, parse.quote(message.client, safe="@:+=/, "))
 
 
 def report(message: mom_service_pb2.Completion, service: Service | None) -> Report:

@@ -155,6 +155,8 @@ SomeSeconds = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
 #: A time to live, in seconds.
 Ttl = Annotated[int, Field(gt=0, le=MAX_TTL_SECONDS)]
 Bytes = Annotated[int, Field(gt=0)]
+#: How many of something, or bytes of it, where 0 is any number; the most is more than any queue holds.
+Amount = Annotated[int, Field(ge=0, le=10**15)]
 Host = Annotated[str, AfterValidator(_host)]
 #: A socket in the file system.
 Socket = Annotated[Path, AfterValidator(_socket)]

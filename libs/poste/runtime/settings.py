@@ -22,6 +22,7 @@ from poste.runtime.addresses import is_loopback
 from poste.runtime.setting_values import (
     MAX_PORT,
     Algorithms,
+    Amount,
     Bytes,
     CallbackOrigins,
     ClientRoles,
@@ -214,6 +215,10 @@ class GatewaySettings(TargetSettings):
     jwt_max_task_ttl_seconds: Ttl = MAX_TTL_SECONDS
     #: What longer times to live of these calls' results are cut to, in seconds.
     jwt_max_result_ttl_seconds: Ttl = MAX_TTL_SECONDS
+    #: How many calls of each client of tokens may wait in each queue; 0: any number.
+    jwt_max_waiting_calls: Amount = 0
+    #: How many bytes all that a queue holds for such a client may take; 0: any number.
+    jwt_max_kept_bytes: Amount = 0
     #: Where the last catalogue is kept, so that the gateway can start while the middleware is away; `catalogue.copy`
     #: beside the key unless given. Gateways may share it.
     catalogue_copy: Path | None = None
