@@ -23,9 +23,9 @@ def test_the_defaults_are_those_that_are_written_down() -> None:
 
 
 def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stack trace does not say which variable to mend."""
+    """A stack trace does not say which variable to mend, nor what it may be."""
     monkeypatch.setenv("POSTE_PORT", "eighty")
-    with pytest.raises(StartError, match="POSTE_PORT"):
+    with pytest.raises(StartError, match="POSTE_PORT=eighty: must be a valid integer"):
         load(GatewaySettings)
 
 

@@ -111,5 +111,5 @@ def _empty(kind: type[Settings], environment: Mapping[str, str]) -> Iterator[str
 def _message(item: Any) -> str:
     value = str(item["input"])
     value = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
-    said = item["msg"].removeprefix("Value error, ")
-    return f"{variable(str(item['loc'][0]))}={value}: {said[:1].lower()}{said[1:].replace('nput should', 'must')}"
+    said = item["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    return f"{variable(str(item['loc'][0]))}={value}: {said[:1].lower()}{said[1:]}"

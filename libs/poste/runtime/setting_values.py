@@ -141,6 +141,12 @@ def _named_host(value: str) -> str:
     return value
 
 
+def _some(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise ValueError("must name one at least")
+    return values
+
+
 def split(value: object) -> object:
     """Take a list apart that is one text, with commas."""
     if isinstance(value, str):
@@ -171,7 +177,7 @@ JwksUrl = Annotated[str, AfterValidator(_jwks_url)]
 #: By what tokens may be signed: a key pair, of which only the issuer has the private half (RFC 7518, RFC 8037).
 Algorithms = Annotated[
     tuple[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"], ...],
-    Field(min_length=1),
+    AfterValidator(_some),
     NoDecode,
     BeforeValidator(split),
 ]
