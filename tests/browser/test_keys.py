@@ -21,8 +21,11 @@ async def test_who_has_a_key_gets_in(tmp_path):
         await page.locator("#key").press("Enter")
         await expect(page.locator("#connection")).to_have_text("live")
         await expect(page.locator("#operator-form")).to_be_hidden()
-        # A page that is opened anew has none.
-        other = await page.context.new_page()
+        # The browser is signed in, on whichever page; another one is not.
+        same = await page.context.new_page()
+        await same.goto(f"{stage.gateway.url}/docs")
+        await expect(same.locator(".opblock-tag-section h3").first).to_contain_text(shop.NAME)
+        other = await page.context.browser.new_page()
         await other.goto(f"{stage.gateway.url}/docs")
         await other.locator("#key").fill(reads["Authorization"].removeprefix("Bearer "))
         await other.locator("#key").press("Enter")
