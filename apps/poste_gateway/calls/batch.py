@@ -279,10 +279,10 @@ class _Keeping:
         return prefer
 
     def _read_metadata(self, service: Service) -> str:
-        names = service.policy.headers
-        metadata = forwarded_headers.forwarded(names.request).read(self._request)
-        if self._call_services.guarded:
-            metadata = forwarded_headers.with_client(metadata, self._identity)
+        names, guarded = service.policy.headers, self._call_services.guarded
+        metadata = forwarded_headers.forwarded(names.request, guarded=guarded).read(self._request)
+        if guarded:
+            metadata = self._identity.metadata + metadata
         return forwarded_headers.kept(self._request, metadata, names.kept) if metadata else ""
 
     async def _sent(self, call: _Asked, task_id: TaskId, new: pb.NewTask) -> bytes:

@@ -112,9 +112,10 @@ async def answer(
     streaming = method.kind is not _UNARY
     if streaming:
         streams.check(method, prefer)
-    metadata = forwarded_headers.forwarded(service.policy.headers.request, protocol.own_names).read(request)
-    if call_services.guarded:
-        metadata = forwarded_headers.with_client(metadata, identity_of(request))
+    names, guarded = service.policy.headers.request, call_services.guarded
+    metadata = forwarded_headers.forwarded(names, protocol.own_names, guarded).read(request)
+    if guarded:
+        metadata = identity_of(request).metadata + metadata
     message = await request_body.read(
         request, match, protocol, call_services.offload, seconds=call_services.body_seconds
     )

@@ -13,7 +13,6 @@ from typing import Final
 from aiohttp import web
 
 from poste.domain import carried
-from poste_gateway.access.identity import Identity
 from poste_gateway.http import session_cookie
 from poste_gateway.http.problem_types import INVALID_REQUEST
 from poste_gateway.http.problems import Problem, invalid
@@ -25,8 +24,8 @@ _SENT: Final = PREFIX.lower()
 _WAY: Final = "x-forwarded-for"
 #: It may have a session of the gateway's page.
 _COOKIES: Final = "cookie"
-#: How the line of a client's key begins.
-_KEY: Final = "authorization: "
+#: Where a gateway asks for keys or tokens it has these, which reach no service.
+_KEY: Final = "authorization"
 #: Stands in a line for the client's address, which no header has.
 _CLIENT: Final = "\0"
 #: So many headers are cached for each set, and none with more bytes than that.
@@ -71,12 +70,13 @@ _SPOKEN_TO_HTTP_BEGIN: Final = ("accept-", "access-control-", "connect-", "if-",
 class ForwardedHeaders:
     """The headers that reach the handlers of one service."""
 
-    def __init__(self, names: tuple[str, ...], *, own_names: bool = False) -> None:
+    def __init__(self, names: tuple[str, ...], *, own_names: bool = False, guarded: bool = False) -> None:
         """Forward those of these names; one that ends in `*` stands for all that begin so.
 
-        By a protocol whose metadata has its own name (`own_names`), `PREFIX` may be missing.
+        By a protocol whose metadata has its own name (`own_names`), `PREFIX` may be missing. A `guarded` gateway's
+        clients show it their keys, which reach no service.
         """
-        self._own_names = own_names
+        self._own_names, self._guarded = own_names, guarded
         self._exact = frozenset(name for name in names if not name.endswith("*"))
         self._begin = tuple(name.removesuffix("*") for name in names if name.endswith("*"))
         self._line_of = _Lines(self._line).__getitem__
@@ -132,6 +132,8 @@ class ForwardedHeaders:
                 return None
             return self._key(f"{_SENT}{name}")
         key = name.removeprefix(_SENT)
+        if self._guarded and key == _KEY:
+            return None
         # Only a trusted proxy may set the other headers.
         return key if carried.is_key(key) and (key == name or key not in self._exact) else None
 
@@ -176,16 +178,9 @@ class _Lines(dict[tuple[bytes, bytes], str]):
 
 
 @functools.lru_cache(maxsize=1024)
-def forwarded(names: tuple[str, ...], own_names: bool = False) -> ForwardedHeaders:
+def forwarded(names: tuple[str, ...], own_names: bool = False, guarded: bool = False) -> ForwardedHeaders:
     """Return the `ForwardedHeaders` of these names, the same for equal ones."""
-    return ForwardedHeaders(names, own_names=own_names)
-
-
-def with_client(text: str, identity: Identity) -> str:
-    """Return what reaches a handler where clients show keys: its client, and the forwarded headers without the key."""
-    if _KEY in text:
-        text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith(_KEY))
-    return identity.metadata + text
+    return ForwardedHeaders(names, own_names=own_names, guarded=guarded)
 
 
 def kept(request: web.BaseRequest, text: str, names: tuple[str, ...], *, own_names: bool = False) -> str:
