@@ -350,7 +350,7 @@ async def test_a_token_is_good_until_it_expires(tmp_path: Path) -> None:
         issuing() as issuer,
         staged(tmp_path, answer, **tokens.settings(issuer, **more), headers=OPERATOR) as stage,
     ):
-        brief = issuer.bearer(exp=_now(2))
+        brief = issuer.bearer(exp=_now(4))
         first = await stage.gateway.post(PLACE, ORDER, **brief)
 
         async def out() -> bool:
