@@ -124,7 +124,7 @@ async def test_pages_have_each_task_once_and_its_own_id(office: Office) -> None:
         *("state = failed", "size = 1", "state < FAILED", "state = FAILED OR method = Add", "createTime < yesterday"),
         *('method = "Add', "state = FAILED state = QUEUED", 'method = ""', "idempotencyKey = k", "state = = FAILED"),
         *("createTime < 2001-01-01T00:00:00Z OR createTime > 2002-01-01T00:00:00Z", "x" * 2001, "\\", "reason = why"),
-        "service = not-a-name",
+        *("service = not-a-name", "client = ä", f"client = {'x' * 261}"),
     ],
 )
 async def test_what_is_no_filter_is_refused(office: Office, text: str) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from poste.domain import input_rules
+from poste.domain import carried, input_rules
 from poste.domain.task import DeadReason, TaskState
 from poste.protojson import wellknown
 from poste.protojson.scalars import BadValueError
@@ -185,6 +185,10 @@ def _comparison(tokens: list[str], place: int) -> _Comparison:
         raise invalid("filter", f"must say what {name} is")
     if name == _SERVICE and not input_rules.is_service(value):
         raise invalid("filter", f"must name a {name} in full, such as calculator.v1.SumService")
+    if name == _CLIENT and not carried.is_client(value):
+        raise invalid(
+            "filter", f"must name a {name} in printable ASCII, in {carried.LONGEST_CLIENT} characters at most"
+        )
     return _Comparison(name, compare, value)
 
 

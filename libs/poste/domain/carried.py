@@ -18,7 +18,9 @@ LONGEST: Final = 8192
 #: Tells a handler which client a call is from. Only a gateway says it, in the first line.
 CLIENT: Final = "poste-client"
 _CLIENT: Final = f"{CLIENT}: "
-_LONGEST_CLIENT: Final = 300
+#: The longest name of a client, in characters.
+LONGEST_CLIENT: Final = 260
+_LONGEST_LINE: Final = len(_CLIENT) + LONGEST_CLIENT + 1
 #: The most that is kept of it with a queued call.
 MOST_KEPT: Final = 1000
 #: What gRPC takes for a key (gRPC over HTTP/2, "Custom-Metadata").
@@ -43,7 +45,7 @@ def of_client(client: str) -> str:
 
 def is_client(text: str) -> bool:
     """Return whether a text may be a client's name."""
-    return len(text) <= _LONGEST_CLIENT and _PRINTABLE.fullmatch(text) is not None
+    return len(text) <= LONGEST_CLIENT and _PRINTABLE.fullmatch(text) is not None
 
 
 def client_line(text: str) -> str:
@@ -65,7 +67,7 @@ def is_value(key: str, value: str) -> bool:
 
 def read(text: str) -> tuple[tuple[str, str | bytes], ...]:
     """Return the metadata that a text is; what is none in it is passed over."""
-    if not text or len(text) > LONGEST + _LONGEST_CLIENT:
+    if not text or len(text) > LONGEST + _LONGEST_LINE:
         return ()
     found: list[tuple[str, str | bytes]] = []
     for line in text.split("\n"):
