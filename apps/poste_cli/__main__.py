@@ -11,6 +11,7 @@ import click
 from poste import __version__
 from poste.domain.errors import StartError
 from poste.domain.shown import visible
+from poste.runtime import own_process
 from poste_cli.exits import INTERRUPTED, NO_START
 
 _EPILOG: Final = """\b
@@ -77,7 +78,8 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - the same
         if cmd_name not in _VERBS:
             return None
-        module = importlib.import_module(f"poste_cli.{_VERBS[cmd_name][0]}")
+        with own_process.without_collector():
+            module = importlib.import_module(f"poste_cli.{_VERBS[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name)
         return command
 

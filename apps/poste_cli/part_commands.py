@@ -23,7 +23,8 @@ def gateway(host: str | None, port: int | None) -> None:
 
     Exit code: 0 after an orderly stop, 1 if it fell, 2 if it can't start.
     """
-    from poste_gateway.__main__ import main  # noqa: PLC0415 - loads gRPC, which no other verb needs
+    with own_process.without_collector():
+        from poste_gateway.__main__ import main  # noqa: PLC0415 - loads gRPC, which no other verb needs
 
     sys.exit(main(host=host, port=port))
 
@@ -36,7 +37,8 @@ def mom(host: str | None, port: int | None) -> None:
 
     Exit code: 0 after an orderly stop, 1 if it fell, 2 if it can't start.
     """
-    from poste_mom.__main__ import main  # noqa: PLC0415 - the same
+    with own_process.without_collector():
+        from poste_mom.__main__ import main  # noqa: PLC0415 - the same
 
     sys.exit(main(host=host, port=port))
 
@@ -48,7 +50,8 @@ def courier(admin_port: int | None) -> None:
 
     Exit code: 0 after an orderly stop, 1 if it fell, 2 if it can't start.
     """
-    from poste_courier.__main__ import main  # noqa: PLC0415 - the same
+    with own_process.without_collector():
+        from poste_courier.__main__ import main  # noqa: PLC0415 - the same
 
     sys.exit(main(admin_port=admin_port))
 
@@ -86,7 +89,7 @@ def worker(  # the arguments are click's
 
     Exit code: 0 after an orderly stop, 1 if it fell, 2 if it can't start, 75 if it is to be started anew.
     """
-    with own_process.importing():
+    with own_process.importing(), own_process.without_collector():
         from poste.runtime.lifecycle import RESTART  # noqa: PLC0415 - the same
         from poste.service import serve  # noqa: PLC0415 - the same
         from poste.service.worker import load  # noqa: PLC0415 - the same

@@ -7,6 +7,7 @@ program that imports `poste.service` or `poste.client` is its author's.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -50,6 +51,22 @@ def without_certificates() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """Have the garbage collector not look at what is imported in the body, then or later: it stays.
+
+    It would begin again and again, and find nothing: an eighth of the time that a part takes to start.
+    """
+    begins = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if begins:
+            gc.enable()
 
 
 @contextlib.contextmanager

@@ -52,7 +52,8 @@ _PASSWORD_IN_URL: Final = re.compile(r"://[^/@]*:[^/@]+@|[?&]password=")
 class Settings(BaseSettings):
     """The settings of every process."""
 
-    model_config = SettingsConfigDict(env_prefix="POSTE_", frozen=True, extra="ignore")
+    # A part builds what checks its own settings, not the other parts' too.
+    model_config = SettingsConfigDict(env_prefix="POSTE_", frozen=True, extra="ignore", defer_build=True)
 
     #: The address to listen on. Loopback unless the deployment says otherwise.
     host: Host = "127.0.0.1"
