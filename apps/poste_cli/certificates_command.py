@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import secrets
 import subprocess
 import tempfile
@@ -18,9 +19,10 @@ from poste.rpc import peer_names
 from poste.runtime import x509
 from poste_cli import processes
 
-#: How long the CA is good, in days.
+#: How long the CA is good, and Redis' certificate, in days.
 _CA_DAYS: Final = 3650
 _DAY_SECONDS: Final = 24 * 60 * 60
+_REDIS: Final = "redis"
 _KEY: Final = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 _CONFIGURATION: Final = """\
 [req]
@@ -50,24 +52,39 @@ subjectAltName = {names}
     "--days", type=click.IntRange(min=1), default=365, show_default=True, help="How long new certificates are good."
 )
 @click.option("--renew", is_flag=True, help="Make all certificates anew, not only those that are half over.")
-def certificates(folder: Path, serving: tuple[str, ...], days: int, renew: bool) -> None:
+@click.option(
+    "--redis",
+    "redis_hosts",
+    multiple=True,
+    metavar="HOST",
+    help="One for Redis too, redis.crt: HOST is what POSTE_REDIS_URL calls it. As often as it has names or addresses.",
+)
+def certificates(
+    folder: Path, serving: tuple[str, ...], days: int, renew: bool, redis_hosts: tuple[str, ...]
+) -> None:
     """Make the certificates by which the parts know each other, in DIR: NAME.crt and NAME.key.
 
     They are for a gateway, a mom and a courier, and for each NAME, a process that serves SERVICEs. The CA is ca.crt and
     ca.key there; it is made if it is not, and a given one is used. What is good for more than half of its days, and for
     the same services, stays. For a part: POSTE_MTLS_CA_FILE=DIR/ca.crt, POSTE_MTLS_CERTIFICATE_FILE=DIR/NAME.crt and
-    POSTE_MTLS_KEY_FILE=DIR/NAME.key. A running part takes new files within seconds.
+    POSTE_MTLS_KEY_FILE=DIR/NAME.key. A running part takes new files within seconds. Redis does not, but by a restart: its
+    certificate is good as long as a CA that is made here.
 
     Exit code: 0, 2 wrong usage, or they can't be made.
     """
-    wanted = {"gateway": [peer_names.GATEWAY], "mom": [peer_names.MOM], "courier": [peer_names.COURIER]}
-    wanted |= {name: [*map(peer_names.of_service, served)] for name, served in processes.read(serving).items()}
+    named = {"gateway": [peer_names.GATEWAY], "mom": [peer_names.MOM], "courier": [peer_names.COURIER]}
+    named |= {name: [*map(peer_names.of_service, served)] for name, served in processes.read(serving).items()}
+    wanted = {name: (names, days) for name, names in named.items()}
+    if redis_hosts:
+        if _REDIS in named:
+            raise click.UsageError(f"there is a process called {_REDIS}, and {_REDIS}.crt is to be Redis' own")
+        wanted[_REDIS] = ([*redis_hosts], _CA_DAYS)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (folder / "ca.crt").exists():
         _make_ca(folder)
-    for name, names in wanted.items():
-        if renew or not _is_good(folder / f"{name}.crt", names, days):
-            _make(folder, name, names, days)
+    for name, made in wanted.items():
+        if renew or not _is_good(folder / f"{name}.crt", *made):
+            _make(folder, name, *made)
             click.echo(f"{folder / name}.crt")
 
 
@@ -102,9 +119,17 @@ def _make(folder: Path, name: str, names: Sequence[str], days: int) -> None:
 def _configured(folder: Path, name: str, names: Sequence[str]) -> Iterator[str]:
     """Have a file in the folder say what is made, while the body makes it."""
     with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".cnf") as file:
-        file.write(_CONFIGURATION.format(name=name, names=", ".join(f"DNS:{one}" for one in names)))
+        file.write(_CONFIGURATION.format(name=name, names=", ".join(map(_alternative, names))))
         file.flush()
         yield file.name
+
+
+def _alternative(name: str) -> str:
+    """Return how OpenSSL is told a name that a certificate is for, or an address."""
+    try:
+        return f"IP:{ipaddress.ip_address(name)}"
+    except ValueError:
+        return f"DNS:{name}"
 
 
 def _openssl(folder: Path, *arguments: str) -> None:

@@ -26,6 +26,7 @@ from poste.domain.errors import StartError
 from poste.rpc.channels import connect
 from poste.rpc.credentials import Credentials
 from poste.rpc.peer_names import MOM, of_service
+from poste.runtime import x509
 from poste.runtime.settings import MomSettings
 from poste.v1 import link_service_pb2, link_service_pb2_grpc
 from poste.v1 import mom_service_pb2 as pb
@@ -255,5 +256,10 @@ def test_the_command_makes_what_is_missing_or_old_and_leaves_the_rest(tmp_path: 
     assert made("sum=a.v1.Sum") == []
     assert made("sum=a.v1.Sum,b.v1.More") == ["sum"]
     assert made("--days", "3650") == ["gateway", "mom", "courier"]
+    assert made("--redis", "tasks.redis", "--redis", "10.0.0.7") == ["redis"]
+    assert x509.names((tmp_path / "redis.crt").read_bytes()) == {"tasks.redis", "10.0.0.7"}
+    # Good for as long as the CA, whatever the parts' are.
+    assert made("--redis", "tasks.redis", "--redis", "10.0.0.7", "--days", "36") == []
+    assert poste("certificates", str(tmp_path), "redis=a.v1.Sum", "--redis", "tasks.redis").returncode == 2
     assert {one.stat().st_mode & 0o777 for one in tmp_path.glob("*.key")} == {0o600}
     assert not [*tmp_path.glob(".*")]

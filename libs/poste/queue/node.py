@@ -6,7 +6,8 @@ be run twice is decided by `poste.queue.scripts`.
 What Poste uses of redis-py's insides stands in this file alone: `INSIDES` lists it, and `poste.runtime.insides` checks
 it when a client is first made. What it is relied upon for is shown by `tests/integration/test_connection.py` (what
 never was sent, what broke, what is left open), `tests/hostile/test_00_store_connections.py` (how many connections there
-are), `tests/integration/test_cluster.py` (pipelines and slots) and `tests/unit/test_redis_url.py` (URLs).
+are), `tests/integration/test_cluster.py` (pipelines and slots), `tests/integration/test_redis_tls.py` (TLS) and
+`tests/unit/test_redis_url.py` (URLs).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ with insides.importing("redis"):
         AbstractConnection,
         Connection,
         ConnectionPool,
+        RedisSSLContext,
         SSLConnection,
         UnixDomainSocketConnection,
         parse_url,
@@ -58,6 +60,8 @@ INSIDES: Final = (
         ("retry", "socket_timeout", "socket_connect_timeout", "maint_notifications_config", "driver_info"),
     ),
     (Connection.__init__, ("host", "port")),
+    # What keeps the TLS context that is made of a URL's options; a connection has one as `ssl_context`.
+    (RedisSSLContext, ("context",)),
     (blocking_redis.Redis.__init__, ("maint_notifications_config", "driver_info")),
     # Where a connection comes into being, is lent and comes back; the last is what a client was made with.
     (ConnectionPool, ("make_connection", "get_connection", "release", "aclose", "connection_kwargs")),
@@ -185,12 +189,16 @@ class _Pool(ConnectionPool):
         super().__init__(**kwargs)
         self._room = asyncio.Semaphore(MAX_CONNECTIONS)
         self._made: list[_Precise] = []
+        self._tls: RedisSSLContext | None = None
         self._given: set[AbstractConnection] = set()
         self._closed = False
 
     def make_connection(self) -> AbstractConnection:
         connection: _Precise = super().make_connection()  # type: ignore[no-untyped-call]
         connection.retired = self._closed
+        if isinstance(connection, _PreciseSsl):
+            # Each would make its own, and read all of the host's authorities for it: tens of milliseconds of the loop.
+            self._tls = connection.ssl_context = self._tls or connection.ssl_context
         self._made.append(connection)
         return connection
 
