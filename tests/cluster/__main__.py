@@ -170,7 +170,13 @@ def break_it(table: Table, swarm: Swarm, site: Site, hosts: Hosts) -> None:
     table.check("away and back", lambda: proof.away_and_back(swarm))
     table.check("container killed", lambda: proof.container_killed(swarm))
     table.check("Redis killed", lambda: proof.redis_killed(swarm))
-    table.check("update", lambda: proof.updated(swarm, site))
+    before: list[str] = []
+
+    def update() -> list[Line]:
+        before.append(swarm.call(kept=True)[1]["id"])
+        return proof.updated(swarm, site)
+
+    table.check("update", update)
     table.check("broken version", lambda: proof.broken_version(swarm, site))
     table.check("backup and restore", lambda: proof.backed_up_and_restored(swarm, site))
     dead: list[Host] = []
@@ -186,6 +192,7 @@ def break_it(table: Table, swarm: Swarm, site: Site, hosts: Hosts) -> None:
         swarm.members = [MANAGER, *site.workers]
         table.check("host replaced", lambda: proof.host_replaced(swarm, site, SPARE))
         table.check("several managers", lambda: proof.managers_by_the_inventory(swarm, site, kill))
+    table.check("new ids", lambda: proof.ids_by_another_key(swarm, site, before[0]))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable
@@ -63,6 +64,13 @@ def _image(swarm: Swarm, part: str) -> str:
     """Return the image of a part, as Swarm has it."""
     inspect = f"service inspect {STACK}_{part} --format '{{{{.Spec.TaskTemplate.ContainerSpec.Image}}}}'"
     return swarm.docker(inspect).strip()
+
+
+def _mtls(swarm: Swarm, part: str) -> str:
+    """Return the secret with a part's certificate, as Swarm has it: named by its content."""
+    names = "{{range .Spec.TaskTemplate.ContainerSpec.Secrets}}{{.SecretName}} {{end}}"
+    found = swarm.docker(f"service inspect {STACK}_{part} --format '{names}'").split()
+    return next(name for name in found if name.startswith(f"{STACK}_mtls_{part}_"))
 
 
 def _push(swarm: Swarm, name: str, tag: str, instruction: str) -> str:
@@ -187,20 +195,39 @@ def redis_killed(swarm: Swarm) -> list[Line]:
 
 
 def updated(swarm: Swarm, site: Site) -> list[Line]:
-    """Every part is replaced under load: no call fails, none is lost."""
+    """Every part is replaced under load, by a new version with a new certificate: no call fails, none is lost."""
     name = _image(swarm, "sum").partition("@")[0]
     made = _push(swarm, name, "next", "LABEL next=1")
+    certificates = {part: _mtls(swarm, part) for part in (*PARTS, "redis")}
     begin = time.monotonic()
     with Loading(swarm, UPDATE_RATE, "both") as loading:
-        run = site.play(poste_image=made)
+        new = {"poste_image": made, "poste_certificates_renew": True, "poste_id_keys_rotate": True}
+        run = site.play("site.yml", "--tags", "stack", **new)
         took = time.monotonic() - begin
         assert not run.failed, run.output[-3000:]
         assert all("-next" in _image(swarm, part) for part in PARTS)
+        renewed = {part for part, before in certificates.items() if _mtls(swarm, part) != before}
+        assert renewed == {*PARTS}, renewed
         loading.go_on(_AFTER_SECONDS)
     assert not failed(loading.calls), (told(loading.calls), failed(loading.calls)[:5])
     assert not lost(loading.calls), (told(loading.calls), lost(loading.calls)[:5])
     site.variables["poste_image"] = made
-    return [Line(f"every part updated, {UPDATE_RATE:.0f} calls/s on both roads", told(loading.calls), took)]
+    what = f"every part updated, with a new certificate, {UPDATE_RATE:.0f} calls/s on both roads"
+    return [Line(what, told(loading.calls), took)]
+
+
+def ids_by_another_key(swarm: Swarm, site: Site, before: str) -> list[Line]:
+    """The key that the update brought signs ids from its time on, and the one before it is still known."""
+    keys = json.loads((site.folder / "secrets/id_key").read_text())["keys"]
+    waited = swarm.until(lambda: time.time() * 1000 > keys[-1]["since_ms"], seconds=600, what="the new key's time")
+    status, task = swarm.call(kept=True)
+    assert status == 202, (status, task)
+    # The number of the key is what an id begins with.
+    assert task["id"][0] != before[0], (task["id"], before)
+    swarm.until(lambda: swarm.task(task["id"])[1].get("state") == "SUCCEEDED", what="its result")
+    status, document = swarm.task(before)
+    assert (status, document.get("state")) == (200, "SUCCEEDED"), (status, document)
+    return [Line("task ids signed by another key", "those before it are still good", waited)]
 
 
 def broken_version(swarm: Swarm, site: Site) -> list[Line]:
@@ -236,10 +263,16 @@ def mom_host_killed(swarm: Swarm, kill: Callable[[Host], None]) -> list[Line]:
 
 
 def host_replaced(swarm: Swarm, site: Site, new: Host) -> list[Line]:
-    """A new host takes the lost one's place, by the same command; by one variable there is more of sum too."""
+    """A new host takes the lost one's place, by the same command; by one variable there is more of sum too.
+
+    So there is, by a file that was removed, of another certificate of Redis.
+    """
     site.variables["poste_sum_replicas"] = 3
+    certificate = _mtls(swarm, "redis")
+    (site.folder / "secrets/mtls/redis.crt").unlink()
     run = site.play()
     assert not run.failed, run.output[-3000:]
+    assert _mtls(swarm, "redis") != certificate
     nodes = swarm.docker("node ls --format '{{.Hostname}} {{.Status}}'").splitlines()
     assert f"{new.name} Ready" in nodes, nodes
     assert all(node.endswith(" Ready") for node in nodes), nodes
@@ -248,7 +281,7 @@ def host_replaced(swarm: Swarm, site: Site, new: Host) -> list[Line]:
     assert new.name in places.values(), places
     status, _ = swarm.call()
     assert status == 200, status
-    result = "same command; the old node taken out, sum scaled to 3 on the new one"
+    result = "same command; the old node taken out, sum scaled to 3 on the new one; Redis has another certificate"
     return [Line("a lost worker host replaced by a new one", result, run.seconds)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -132,7 +134,21 @@ def test_a_part_has_its_own_password_of_redis_and_its_own_certificate(name):
     url = service["environment"].get("POSTE_REDIS_URL", "")
 
     assert {source for source in sources if source.startswith(("mtls_", "redis_"))} == own
-    assert url.startswith("" if name == "gateway" else f"redis://{name}@")
+    assert url.startswith("" if name == "gateway" else f"rediss://{name}@tasks.redis:")
+
+
+def test_redis_speaks_tls_alone_and_with_who_has_a_certificate():
+    """Who listens between the parts would read every call, and their passwords; who reaches the port could try some."""
+    redis, files = SERVICES["redis"], dict.fromkeys(("ssl_certfile", "ssl_keyfile"), ["/run/secrets/mtls"])
+    given = dict(itertools.pairwise(redis["command"]))
+
+    assert given["--port"] == "0"
+    assert given["--tls-port"] == "6379"
+    # Unless it is told, it asks each for a certificate.
+    assert "--tls-auth-clients" not in given
+    for service in SERVICES.values():
+        if url := service.get("environment", {}).get("POSTE_REDIS_URL"):
+            assert parse_qs(urlsplit(url).query) == {"ssl_ca_certs": ["/run/secrets/mtls_ca"], **files}
 
 
 @pytest.mark.parametrize("name", ["gateway", "sum", "multiplication", "subtraction"])
