@@ -19,7 +19,7 @@ from support.waiting import until
 from poste.domain.errors import StoreUnreached
 from poste.domain.task import TaskState
 from poste.queue.connection import open_client, ping
-from poste.queue.node import SSLConnection
+from poste.queue.node import CONNECT_TIMEOUT_SECONDS, SSLConnection
 from poste.runtime.settings import StoreSettings
 
 
@@ -83,6 +83,19 @@ async def test_who_is_not_of_the_ca_or_not_the_named_one_is_not_spoken_with(
     async with open_client(StoreSettings(redis_url=guarded.url(host, ca, shown))) as client:
         with pytest.raises(StoreUnreached, match=why):
             await ping(client)
+
+
+async def test_a_handshake_may_take_as_long_as_an_answer(guarded: Guarded) -> None:
+    """On a busy host no connection was ever made: a middleware waited for Redis until it was taken for dead."""
+    async with open_client(StoreSettings(redis_url=guarded.url())) as client:
+        guarded.server.hang()
+        try:
+            asking = asyncio.create_task(ping(client))
+            # As long as a plain connection may take, and more.
+            await asyncio.sleep(1.3 * CONNECT_TIMEOUT_SECONDS)
+        finally:
+            guarded.server.wake()
+        await asking
 
 
 async def test_all_connections_of_a_client_have_one_tls_context(guarded: Guarded) -> None:

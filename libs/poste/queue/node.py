@@ -279,10 +279,13 @@ def open_node(options: Options, *, block_seconds: float = 0.0, connected: Connec
     """
     _check_insides()
     rest = dict(options)
+    kind = rest.pop("connection_class", Connection)
+    # What ends a handshake of TLS is an answer: on a busy host it takes as long as any.
+    handshake_seconds = ANSWER_TIMEOUT_SECONDS if kind is SSLConnection else 0.0
     pool = _Pool(
-        connection_class=_CLASSES[rest.pop("connection_class", Connection)],
+        connection_class=_CLASSES[kind],
         connected=connected,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS + handshake_seconds,
         socket_timeout=ANSWER_TIMEOUT_SECONDS + block_seconds,
         retry=Retry(NoBackoff(), 0),
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
