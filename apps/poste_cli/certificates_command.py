@@ -59,16 +59,14 @@ subjectAltName = {names}
     metavar="HOST",
     help="One for Redis too, redis.crt: HOST is what POSTE_REDIS_URL calls it. As often as it has names or addresses.",
 )
-def certificates(
-    folder: Path, serving: tuple[str, ...], days: int, renew: bool, redis_hosts: tuple[str, ...]
-) -> None:
+def certificates(folder: Path, serving: tuple[str, ...], days: int, renew: bool, redis_hosts: tuple[str, ...]) -> None:
     """Make the certificates by which the parts know each other, in DIR: NAME.crt and NAME.key.
 
     They are for a gateway, a mom and a courier, and for each NAME, a process that serves SERVICEs. The CA is ca.crt and
     ca.key there; it is made if it is not, and a given one is used. What is good for more than half of its days, and for
     the same services, stays. For a part: POSTE_MTLS_CA_FILE=DIR/ca.crt, POSTE_MTLS_CERTIFICATE_FILE=DIR/NAME.crt and
-    POSTE_MTLS_KEY_FILE=DIR/NAME.key. A running part takes new files within seconds. Redis does not, but by a restart: its
-    certificate is good as long as a CA that is made here.
+    POSTE_MTLS_KEY_FILE=DIR/NAME.key. A running part takes new files within seconds. Redis takes them by a
+    restart alone: its certificate is good as long as a CA that is made here.
 
     Exit code: 0, 2 wrong usage, or they can't be made.
     """

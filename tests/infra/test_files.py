@@ -139,8 +139,8 @@ def test_a_part_has_its_own_password_of_redis_and_its_own_certificate(name):
 
 def test_redis_speaks_tls_alone_and_with_who_has_a_certificate():
     """Who listens between the parts would read every call, and their passwords; who reaches the port could try some."""
-    redis, files = SERVICES["redis"], dict.fromkeys(("ssl_certfile", "ssl_keyfile"), ["/run/secrets/mtls"])
-    given = dict(itertools.pairwise(redis["command"]))
+    own, ca = "/run/secrets/mtls", "/run/secrets/mtls_ca"
+    given = dict(itertools.pairwise(SERVICES["redis"]["command"]))
 
     assert given["--port"] == "0"
     assert given["--tls-port"] == "6379"
@@ -148,7 +148,8 @@ def test_redis_speaks_tls_alone_and_with_who_has_a_certificate():
     assert "--tls-auth-clients" not in given
     for service in SERVICES.values():
         if url := service.get("environment", {}).get("POSTE_REDIS_URL"):
-            assert parse_qs(urlsplit(url).query) == {"ssl_ca_certs": ["/run/secrets/mtls_ca"], **files}
+            query = {"ssl_ca_certs": [ca], "ssl_certfile": [own], "ssl_keyfile": [own]}
+            assert parse_qs(urlsplit(url).query) == query
 
 
 @pytest.mark.parametrize("name", ["gateway", "sum", "multiplication", "subtraction"])

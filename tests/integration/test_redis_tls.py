@@ -32,7 +32,9 @@ class Guarded(NamedTuple):
 
     def url(self, host: str = "localhost", ca: str = "ca.crt", shown: str | None = "mom") -> str:
         """The URL of a part that shows a certificate, to whom has one of that CA and of that name."""
-        own = f"&ssl_certfile={self.folder / f'{shown}.crt'}&ssl_keyfile={self.folder / f'{shown}.key'}" if shown else ""
+        own = (
+            f"&ssl_certfile={self.folder / f'{shown}.crt'}&ssl_keyfile={self.folder / f'{shown}.key'}" if shown else ""
+        )
         return f"rediss://default:any@{host}:{self.port}/0?ssl_ca_certs={self.folder / ca}{own}"
 
 
@@ -52,7 +54,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 
 async def test_the_queued_road_goes_by_tls_and_outlives_its_redis(guarded: Guarded, queue: str) -> None:
-    """Waiting pops, the thread that renews leases, or what connects again would find no Redis, or never notice its end."""
+    """Waiting pops, the thread that renews leases, or what connects again would find no Redis, or miss its end."""
     office = Office(guarded.url(), queue)
     consumer = office.consume(office.at_once)
     before = await office.enqueue(3)
