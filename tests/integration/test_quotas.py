@@ -72,17 +72,18 @@ async def test_results_and_dead_letters_take_of_a_clients_bytes_until_they_go(po
     assert await has(post) == Account(0, 0, RECORD_BYTES + REQUEST + 1, RECORD_BYTES + 1)
     assert (await ask(post, TWO_RECORDS))[0].startswith("over 0 ")
 
-    await post.operators.purge(post.queue, [dead])
-    assert await has(post) == Account(0, 0, 0, 2 * RECORD_BYTES + 2)
     await KeptTasks(post.client, post.keys).drop(kept)
     assert await ask(post, TWO_RECORDS) == ["accepted"]
+    await post.operators.purge(post.queue, [dead])
+    assert await has(post) == Account(1, REQUEST, 0, RECORD_BYTES + 1)
 
 
 async def test_an_account_goes_with_the_last_of_what_is_kept(post: Post) -> None:
     """Clients come and go, and each would leave something behind for good; or one that goes early loses count."""
     keys = [await post.enqueue(quota=ANN, result_ttl_seconds=seconds) for seconds in (6400, 100)]
-    for number, key in enumerate(keys):
-        await run(post, f"me{number}", key)
+    for key, ending in zip(keys, ("ok", "cancelled"), strict=True):
+        await run(post, ending, key, ending)
+    assert await has(post) == Account(kept_bytes=2 * RECORD_BYTES + 1)
     record, account = [await post.client.pttl(key) for key in (post.keys.record(keys[0]), post.keys.client("ann"))]
 
     assert record <= account <= record + math.ceil(6400 / 32) * 1000
