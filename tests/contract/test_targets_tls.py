@@ -157,6 +157,23 @@ async def test_who_is_not_who_it_should_be_is_sent_nothing(
     assert callers == []
 
 
+async def test_what_else_a_server_has_is_known_by_what_the_catalogue_says_of_its_target(
+    own_redis: RedisServer, tmp_path: Path, server: Server
+) -> None:
+    """A second service would be registered, read by the file's authorities, and be away for ever by the settings'."""
+    other = "foreign.v1.Other"
+    (tmp_path / "servers.crt").write_bytes(server.certificate.read_bytes())
+    async with depot.serving(tls=server.tls(), names=(depot.NAME, other)) as port:
+        target = f"grpcs://127.0.0.1:{port}"
+        file = catalogue(tmp_path, target, 'ca_file = "servers.crt"')
+        async with opened(own_redis, tmp_path, catalogue=file) as office:
+            said = await office.register(target)
+            await office.gateway.available(name=depot.NAME, ready=1)
+            await office.gateway.available(name=other, ready=1)
+
+    assert said.status == 200
+
+
 async def test_streams_go_over_tls_by_the_catalogue_s_own_authorities(tmp_path: Path, server: Server) -> None:
     """A stream has a connection of its own, which would be in plain, or believe another."""
     async with feed.plain(feed.Feed(), tls=server.tls()) as place:

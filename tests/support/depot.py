@@ -19,8 +19,8 @@ BOTH = ("v1", "v1alpha")
 _F = descriptor_pb2.FieldDescriptorProto
 
 
-def pool_of(methods: Sequence[str], name: str = NAME) -> descriptor_pool.DescriptorPool:
-    """Describe the depot: two files of its own, and one that all programs have."""
+def pool_of(methods: Sequence[str], *names: str) -> descriptor_pool.DescriptorPool:
+    """Describe the depot, under each of the names: two files of its own, and one that all programs have."""
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(timestamp_pb2.DESCRIPTOR.serialized_pb)
     items = descriptor_pb2.FileDescriptorProto(name="foreign/v1/item.proto", package="foreign.v1", syntax="proto3")
@@ -30,13 +30,14 @@ def pool_of(methods: Sequence[str], name: str = NAME) -> descriptor_pool.Descrip
     at = item.field.add(name="at", number=2, type=_F.TYPE_MESSAGE, label=_F.LABEL_OPTIONAL)
     at.type_name = ".google.protobuf.Timestamp"
     pool.AddSerializedFile(items.SerializeToString())
-    package, _, short = name.rpartition(".")
-    depot = descriptor_pb2.FileDescriptorProto(name=f"{package}/{short}.proto", package=package, syntax="proto3")
-    depot.dependency.append(items.name)
-    service = depot.service.add(name=short)
-    for method in methods:
-        service.method.add(name=method, input_type=".foreign.v1.Item", output_type=".foreign.v1.Item")
-    pool.AddSerializedFile(depot.SerializeToString())
+    for name in names or (NAME,):
+        package, _, short = name.rpartition(".")
+        depot = descriptor_pb2.FileDescriptorProto(name=f"{package}/{short}.proto", package=package, syntax="proto3")
+        depot.dependency.append(items.name)
+        service = depot.service.add(name=short)
+        for method in methods:
+            service.method.add(name=method, input_type=".foreign.v1.Item", output_type=".foreign.v1.Item")
+        pool.AddSerializedFile(depot.SerializeToString())
     return pool
 
 
@@ -68,8 +69,8 @@ async def serving(
     for name in names:
         handlers = grpc.method_handlers_generic_handler(name, dict.fromkeys(methods, handler))
         server.add_generic_rpc_handlers((handlers,))
-        servicer = reflection.aio.ReflectionServicer([name, reflection.SERVICE_NAME], pool=pool_of(methods, name))
-        add_reflection(server, servicer.ServerReflectionInfo, versions)
+    servicer = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME], pool=pool_of(methods, *names))
+    add_reflection(server, servicer.ServerReflectionInfo, versions)
     async with grpc_server.listening(server, port, tls) as bound:
         yield bound
 

@@ -357,7 +357,8 @@ class Catalogue:
                 return known
             if known is not None and known.library:
                 raise CatalogueError(f"{service} registers itself: it has the worker library")
-            entry = reflected.entry_of(target, service, files, filed=self._shipped.get(service), stored=stored)
+            filed, known_by = self._shipped.get(service), self.target_tls(target)
+            entry = reflected.entry_of(target, service, files, filed=filed, stored=stored, target_tls=known_by)
             entry.weight = self._limits.weigh(service, files)
             described = without_taken(entry, describe(entry), self._owners)
             entry.others.extend(reflected.retired(stored, described))

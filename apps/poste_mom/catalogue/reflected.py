@@ -31,6 +31,7 @@ def entry_of(
     *,
     filed: catalogue_pb2.CatalogueService | None,
     stored: catalogue_pb2.CatalogueService,
+    target_tls: catalogue_pb2.TargetTls,
 ) -> catalogue_pb2.CatalogueService:
     """Return the entry of a service that its server has described, without its weight.
 
@@ -40,12 +41,13 @@ def entry_of(
         files: Its descriptors, as a FileDescriptorSet.
         filed: What this middleware's catalogue file says of it; None if nothing.
         stored: What stands in the store; empty if nothing does.
+        target_tls: By what the server is known that is called over TLS.
 
     Raises:
         CatalogueError: The catalogue file or another server says what it is.
     """
     said = filed or (stored if stored.name else None)
-    entry = catalogue_pb2.CatalogueService(name=service, targets=[target], reflect=True)
+    entry = catalogue_pb2.CatalogueService(name=service, targets=[target], reflect=True, target_tls=target_tls)
     if said is not None:
         if not said.reflect:
             raise CatalogueError(f"{service} is in the catalogue file, with descriptors of its own")
@@ -53,7 +55,6 @@ def entry_of(
             raise CatalogueError(f"{service} is registered at {', '.join(said.targets)} (`poste forget` takes it out)")
         entry.targets[:] = said.targets
         entry.settings.CopyFrom(said.settings)
-        entry.target_tls.CopyFrom(said.target_tls)
     entry.file_descriptor_set = files
     return entry
 
