@@ -115,11 +115,10 @@ async def test_a_rolling_deploy_fails_no_call_and_counts_no_attempt(tmp_path):
         # The last of them is longer than the grace: it is given back, and no attempt.
         queued = [await one.queue(LEDGER, line=f"deploy{n}", sleepSeconds=0.5) for n in range(20)]
         queued.append(await one.queue(LEDGER, line="long", sleepSeconds=2.5))
-        took = []
         async with calling(lambda: one.call(LEDGER, line="live", sleepSeconds=0.05), clients=8) as load:
             await until(lambda: sum(one.runs(["long"])) == 1)
             for replica in replicas:
-                took.append(await replica.stop())
+                await replica.stop()
                 replica.start()
                 await one.up(LEDGER, 2)
         tasks = await one.ended(queued)
@@ -128,8 +127,8 @@ async def test_a_rolling_deploy_fails_no_call_and_counts_no_attempt(tmp_path):
     assert {task["state"] for task in tasks} == {"SUCCEEDED"}
     assert {task["attempt"] for task in tasks} == {1}
     assert one.runs([f"deploy{n}" for n in range(20)]) == [1] * 20
-    # What is given back takes a moment more.
-    assert max(took) < 1 + 2
+    # Its first run was not waited for.
+    assert one.runs(["long"])[0] > 1
 
 
 async def test_a_deploy_of_the_only_replica_fails_no_call(tmp_path):
@@ -138,7 +137,7 @@ async def test_a_deploy_of_the_only_replica_fails_no_call(tmp_path):
         only = one.parts[-1]
         async with calling(lambda: one.call(SUM, prefer="", a=2, b=3)) as load:
             await until(lambda: len(load.shots) > 50)
-            took = await only.stop()
+            await only.stop()
             seen = len(load.shots)
             await until(lambda: len(load.shots) > seen + 20)
             only.start()
@@ -149,7 +148,6 @@ async def test_a_deploy_of_the_only_replica_fails_no_call(tmp_path):
     assert load.bad == []
     assert len(places) >= 20
     assert {(task["state"], task["attempt"], task["response"]["result"]) for task in tasks} == {("SUCCEEDED", 1, 5)}
-    assert took < 2 + 2
 
 
 async def test_poison_is_dead_after_its_crashes_and_the_queue_moves_on(tmp_path):
