@@ -22,7 +22,10 @@ LOOK_SECONDS: Final = 10.0
 _LOOK_WAIT_SECONDS: Final = 5.0
 #: What a fault may still be felt after its end, in seconds.
 _SLACK_SECONDS: Final = 1.5
-#: The same for a refusal, in seconds: circuits are open for as long as ten.
+#: The same for a refusal for want of memory, in seconds: a middleware measures Redis' once a second, and then when it
+#: gets to it.
+_MEASURED_SECONDS: Final = 3.0
+#: The same for any other refusal, in seconds: circuits are open for as long as ten.
 _REFUSING_SECONDS: Final = 12.0
 #: As many deaths of its service's processes must have come before an innocent task is taken for a poison.
 _CRASHES: Final = 3
@@ -217,7 +220,8 @@ def _of_excuses(call: Call, answer: Answer, troubles: list[Trouble]) -> Iterator
         asked_for or any(trouble.overlaps(answer.begin - _REFUSING_SECONDS, answer.end) for trouble in troubles)
     ):
         yield "unexplained", f"{answer.status} {answer.problem}, and nothing was wrong anywhere"
-    if answer.problem == "queue-budget-spent" and not _troubled((REDIS,), troubles, answer.begin, answer.end):
+    measured = answer.begin - _MEASURED_SECONDS
+    if answer.problem == "queue-budget-spent" and not _troubled((REDIS,), troubles, measured, answer.end):
         yield "unexplained", "was refused for want of memory, and nothing was wrong with Redis"
     if contract.leaves_unknown(call.wish):
         return

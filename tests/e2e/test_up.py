@@ -100,8 +100,8 @@ def test_what_is_shown_to_be_typed_next_works(running):
     shown = [line.partition(": poste ")[2] for line in running.text.splitlines() if ": poste " in line]
     typed = {words[0]: words for words in map(shlex.split, shown)}
 
-    assert [*typed] == ["top", "stop", "start", "logs", "describe", "doctor"]
-    for verb in ("stop", "start", "describe"):
+    assert [*typed] == ["page", "top", "stop", "start", "logs", "describe", "doctor"]
+    for verb in ("page", "stop", "start", "describe"):
         assert poste(*typed[verb]).returncode == 0
     assert poste(*(word for word in typed["logs"] if word != "-f")).returncode == 0
 
