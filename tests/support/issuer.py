@@ -14,6 +14,8 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
+from support.site import serving
+
 AUDIENCE = "poste"
 #: The key of an algorithm.
 _MAKE: Mapping[str, Any] = {
@@ -88,17 +90,12 @@ class Issuer:
 async def issuing(tls: ssl.SSLContext | None = None) -> AsyncIterator[Issuer]:
     """Run one; with `tls` by https."""
     issuer = Issuer()
-    server = web.ServerRunner(web.Server(issuer.show))
-    await server.setup()
-    site = web.TCPSite(server, "127.0.0.1", 0, ssl_context=tls)
-    await site.start()
-    port = server.addresses[0][1]
-    issuer.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}/jwks.json"
-    try:
-        yield issuer
-    finally:
-        issuer.answering.set()
-        await server.cleanup()
+    async with serving(issuer.show, tls) as origin:
+        issuer.url = f"{origin}/jwks.json"
+        try:
+            yield issuer
+        finally:
+            issuer.answering.set()
 
 
 def settings(issuer: Issuer, **more: Any) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
+from support.site import serving
+
 
 class Message(NamedTuple):
     """What was posted."""
@@ -56,11 +58,9 @@ class Receiver:
 async def receiving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
     """Run one; with `tls` by https."""
     receiver = Receiver()
-    server = web.ServerRunner(web.Server(receiver.take))
-    await server.setup()
-    site = web.TCPSite(server, "127.0.0.1", 0, ssl_context=tls)
-    await site.start()
-    receiver.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.addresses[0][1]}/told?by=poste"
-    yield receiver
-    receiver.answering.set()
-    await server.cleanup()
+    async with serving(receiver.take, tls) as origin:
+        receiver.url = f"{origin}/told?by=poste"
+        try:
+            yield receiver
+        finally:
+            receiver.answering.set()
