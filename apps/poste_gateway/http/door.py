@@ -96,13 +96,9 @@ class Door:
         connection: Any = request.protocol
         connection.identity = ANONYMOUS
         try:
-            connection.identity = identity = self._identify(request, role)
+            return self._let_in(request, role)
         except UnknownSigner:
             return None
-        # First: what it may not do counts as well.
-        spend(identity)
-        self._check_role(identity, role)
-        return identity
 
     async def enter_late(self, request: web.BaseRequest, role: Role) -> Identity:
         """Let a request in whose token may be signed with a new key: its issuer is asked first.
@@ -112,8 +108,12 @@ class Door:
         """
         if self._tokens is not None:
             await self._tokens.keys.renew()
+        return self._let_in(request, role)
+
+    def _let_in(self, request: web.BaseRequest, role: Role) -> Identity:
         connection: Any = request.protocol
         connection.identity = identity = self._identify(request, role)
+        # First: what it may not do counts as well.
         spend(identity)
         self._check_role(identity, role)
         return identity
