@@ -219,9 +219,10 @@ class Door:
         key = _key_in(request.headers.get(AUTHORIZATION, ""))
         if key is None:
             raise self._unknown(Role.LOOK)
-        if self._find(digest(key)) is None:
+        hashed = digest(key)
+        if self._find(hashed) is None:
             raise _not_allowed("A token of an issuer begins no session: show a key, or the operators' token.")
-        return self._sessions.code(digest(key))
+        return self._sessions.code(hashed)
 
     def _judged(self, tokens: Tokens, request: web.BaseRequest, token: bytes) -> Identity:
         """Return whose a request's token is.

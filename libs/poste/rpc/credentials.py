@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -61,7 +62,7 @@ class _Shown(NamedTuple):
     credentials: grpc.ChannelCredentials
 
 
-class FollowedFiles:
+class FollowedFiles(ABC):
     """Files that may be replaced while a process runs."""
 
     async def keep(self) -> None:
@@ -79,9 +80,9 @@ class FollowedFiles:
             # They may be half written: the next look finds them whole.
             _log.warning("certificate refused", error=reason(error))
 
+    @abstractmethod
     def _renewed(self) -> bool:
         """Take over what has changed, if anything has; raises where it can't be used."""
-        raise NotImplementedError
 
 
 class Credentials(FollowedFiles):
